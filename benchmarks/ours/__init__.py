@@ -1,0 +1,1 @@
+"""The questions of `scenarios/` answered by raymodal, through its public API only."""

@@ -1,0 +1,81 @@
+"""Warnings, said once and in one form.
+
+`WARNINGS` is the whole list of what raymodal accepts and does not carry out yet. A run that uses one of them warns once
+per name and process; a test compares the keys with the table in `docs/compatibility.md`.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from raymodal.exception import DeprecationError
+
+WARNINGS: dict[str, str] = {
+    "volumes": "Volumes are not mounted yet: the path is an ordinary folder of the node, seen by that node only and kept "
+    "there. Way out: put shared files on a path that every node sees, and pass the path as an argument.",
+    "cloud_bucket_mount": "Bucket mounts are not carried out yet: the path is an ordinary folder of the node. Way out: read and "
+    "write the bucket with its own client inside the function.",
+    "network_file_systems": "Network file systems are not mounted, and Modal deprecates them too. Way out: put shared files on a "
+    "path that every node sees.",
+    "proxy": "Static outbound addresses need Modal's network. Traffic leaves by the node's own address.",
+    "region": "Ray nodes have no regions that raymodal knows of yet. Containers are placed anywhere in the cluster.",
+    "routing_region": "Ray nodes have no regions that raymodal knows of yet. Inputs are routed inside the cluster.",
+    "cloud": "The cluster is yours: containers are placed on its nodes, whatever cloud they stand in.",
+    "nonpreemptible": "raymodal does not know which of your nodes may be preempted. Way out: join only nodes that are not.",
+    "ephemeral_disk": "Disk space is not reserved: containers share the node's disk. Way out: see that the nodes have room.",
+    "block_network": "Containers are processes on your nodes and keep the node's network. Way out: block it on the nodes.",
+    "restrict_modal_access": "Containers may call other functions of the app. Way out: do not run code you do not trust here.",
+    "i6pn": "Private IPv6 between containers needs Modal's network. Containers reach each other by the nodes' addresses.",
+    "enable_memory_snapshot": "Memory snapshots are not taken: every container starts from the beginning and runs all enter "
+    "hooks, in the same order. Results do not change, starts are slower.",
+    "single_use_containers": "Containers are reused yet: state left behind by one input is seen by the next. Way out: do not "
+    "depend on a fresh process.",
+    "experimental_options": "Modal's experimental options have no meaning on Ray and are not looked at.",
+    "_experimental_restrict_output": "Results are pickled as always; restricting them to plain data is not carried out.",
+    "image.steps": "Images are not built yet: the function runs in the Python environment of the node. Way out: install the "
+    "packages there before the run. `Image.env` is honoured.",
+    "image.python_version": "The image asks for another Python than this one; functions run on the node's Python.",
+    "concurrent": "Several inputs at once in one container come with the next milestone: each container runs one input at a "
+    "time, and more containers start instead. Results do not change.",
+    "batched": "Dynamic batching comes with the next milestone.",
+    "web": "Web functions come with a later milestone: `run` does not serve them and no URL exists.",
+    "clustered": "Clusters of containers come with a later milestone.",
+    "server": "Servers come with a later milestone: `run` does not start them.",
+    "cls": "Classes come with the next milestone: this run does not start containers for them.",
+}
+"""Every name that is accepted and not (wholly) carried out, with the reason and the way out."""
+
+_said: set[str] = set()
+
+
+def warn_once(key: str, message: str, *, stacklevel: int = 2) -> None:
+    """Warn about `key`, unless this process has heard it already.
+
+    Args:
+        key: a key of `WARNINGS`.
+        message: what to say; starts with the name that the user wrote.
+        stacklevel: as in `warnings.warn`, counted from the caller.
+    """
+    if key not in WARNINGS:
+        raise KeyError(f"{key!r} has no row in raymodal._warn.WARNINGS (and docs/compatibility.md)")
+    if key in _said:
+        return
+    _said.add(key)
+    warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+def forget() -> None:
+    """Let every name be warned about again (tests)."""
+    _said.clear()
+
+
+def deprecated(message: str, *, stacklevel: int = 2) -> None:
+    """Warn about an old name, at the caller's caller by default."""
+    warnings.warn(message, DeprecationError, stacklevel=stacklevel + 1)
+
+
+def is_strict() -> bool:
+    """Whether old names fail exactly as in modal 1.6.4."""
+    from raymodal.config import settings
+
+    return settings().strict

@@ -1,0 +1,1 @@
+"""The `raymodal` command."""

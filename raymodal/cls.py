@@ -1,0 +1,580 @@
+"""`Cls`, what a decorated class becomes; `Obj`, one set of parameters of it; `parameter`.
+
+The declaration is recorded and checked, and objects work locally (`.local`, attributes). Their containers come with the
+next milestone: `.remote` and the like say so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from raymodal import _later
+from raymodal._declare import Concurrency, Origin, check_options, make_spec, spec_fields, take_old_names
+from raymodal._dual import dual
+from raymodal._later import later
+from raymodal._old import lookup_by_name
+from raymodal._warn import deprecated, is_strict
+from raymodal.exception import ExecutionError, InvalidError
+from raymodal.functions import Function
+from raymodal.object import Object
+from raymodal.partial_function import (
+    PartialFunction,
+    PartialFunctionFlags,
+    check_batching,
+    check_concurrency,
+)
+from raymodal.spec.cls import ClsSpec, HookSpec, MethodSpec, ParameterSpec
+from raymodal.spec.function import FunctionSpec
+
+if TYPE_CHECKING:
+    from raymodal.app import App
+    from raymodal.client import Client
+    from raymodal.cloud_bucket_mount import CloudBucketMount
+    from raymodal.retries import Retries
+    from raymodal.secret import Secret
+    from raymodal.types import FunctionAutoscalerSettings
+    from raymodal.volume import Volume
+
+PARAMETER_TYPES: dict[type, str] = {str: "str", int: "int", bytes: "bytes", bool: "bool"}
+
+
+class _NoDefault:
+    def __repr__(self) -> str:
+        return "modal.cls._NO_DEFAULT()"
+
+
+_NO_DEFAULT = _NoDefault()
+
+
+class _Parameter:
+    """What `parameter()` leaves in a class body."""
+
+    name = ""
+
+    def __init__(self, default: Any, init: bool) -> None:
+        self.default = default
+        self.init = init
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        # A value that was given sits in the instance's own dictionary and wins over this non-data descriptor.
+        if self.default is _NO_DEFAULT:
+            raise AttributeError(f"The parameter {self.name!r} has no default value and was given no value")
+        return self.default
+
+
+def parameter(*, default: Any = _NO_DEFAULT, init: bool = True) -> Any:
+    """Declare a parameter of an `@app.cls` class; each set of values has its own containers.
+
+    Args:
+        default: makes it optional.
+        init: False for an attribute that is no constructor parameter.
+    """
+    return _Parameter(default, init)
+
+
+def is_parameter(p: Any) -> bool:
+    """Whether a class attribute was made by `parameter()` and belongs to the constructor."""
+    return isinstance(p, _Parameter) and p.init
+
+
+# ----------------------------------------------------------------------------------------------------------- declaring
+
+
+def declare_cls(app: App, user_cls: Any, params: dict[str, Any], old_concurrency: Concurrency) -> Cls:
+    """What `@app.cls(...)` does to a class.
+
+    Raises:
+        TypeError: not a class, or `@concurrent()` without `max_inputs`.
+        InvalidError: the class or a parameter is wrong.
+    """
+    from raymodal.app import _concurrency_fields, _partial_fields
+
+    extra: dict[str, Any] = _concurrency_fields(old_concurrency)
+    if isinstance(user_cls, PartialFunction):
+        partial, user_cls = user_cls, user_cls.user_cls
+        if user_cls is None:
+            raise TypeError("@app.cls stands on a function; use @app.function")
+        partial.registered = True
+        extra |= _partial_fields(partial, params)
+    if not isinstance(user_cls, type):
+        raise TypeError(f"@app.cls stands on {user_cls!r}, which is not a class")
+    partials = find_partials(user_cls)
+    check_partials(user_cls.__name__, partials, bool(params["enable_memory_snapshot"]), "cluster" in extra)
+    parameters = find_parameters(user_cls)
+    has_own_init = _has_own_init(user_cls)
+    if has_own_init:
+        message = (
+            f"Class {user_cls.__name__!r} has its own __init__. Use modal.parameter() for what its containers differ in, "
+            "and @modal.enter() for what they do when they start."
+        )
+        if is_strict():
+            raise InvalidError(message)
+        deprecated(message, stacklevel=3)
+    origin = Origin(user_cls, serialized=params["serialized"], decorator="@app.cls")
+    tag = user_cls.__name__
+    service = make_spec(
+        {
+            **spec_fields(
+                f"{tag}.*",
+                params,
+                image=params["image"] if params["image"] is not None else app._image,
+                app_secrets=app._secrets,
+                app_volumes=app._volumes,
+                app_include_source=app._include_source,
+            ),
+            **origin.fields(),
+            **extra,
+            "tag": f"{tag}.*",
+        }
+    )
+    spec = ClsSpec(
+        tag=tag,
+        service=service,
+        methods=tuple(
+            _method_spec(name, p) for name, p in partials.items() if p.flags & PartialFunctionFlags.interface()
+        ),
+        hooks=tuple(hook for name, p in partials.items() for hook in _hook_specs(name, p)),
+        parameters=parameters,
+        has_own_init=has_own_init,
+    )
+    cls = Cls._declared(spec, app, user_cls, partials)
+    app._take_cls(cls)
+    return cls
+
+
+def find_partials(user_cls: type) -> dict[str, PartialFunction[Any, Any, Any]]:
+    """Decorated methods by name, bases first. An undecorated override does not hide a decorated definition."""
+    found: dict[str, PartialFunction[Any, Any, Any]] = {}
+    for klass in reversed(user_cls.__mro__):
+        for name, value in vars(klass).items():
+            if isinstance(value, PartialFunction):
+                value.registered = True
+                found[name] = value
+    return found
+
+
+def check_partials(
+    name: str, partials: Mapping[str, PartialFunction[Any, Any, Any]], has_snapshot: bool, is_clustered: bool
+) -> None:
+    """Rules for the decorators of one class.
+
+    Raises:
+        InvalidError: names the rule.
+    """
+    flags = PartialFunctionFlags
+    interface = [p for p in partials.values() if p.flags & flags.interface()]
+    batched = [p for p in interface if p.flags & flags.BATCHED]
+    if any(p.flags & flags.CONCURRENT for p in partials.values()):
+        raise InvalidError(f"@modal.concurrent stands on a method of {name!r}; put it on the class")
+    if any(p.flags & flags.CLUSTERED for p in partials.values()):
+        raise InvalidError(f"@modal.clustered stands on a method of {name!r}; put it on the class")
+    if len(batched) > 1:
+        raise InvalidError(f"Class {name!r} has {len(batched)} batched methods; one is the most")
+    if batched and len(interface) > 1:
+        raise InvalidError(f"Class {name!r} has a batched method, and then can have no other methods to call")
+    if any(p.flags & flags.ENTER_PRE_SNAPSHOT for p in partials.values()) and not has_snapshot:
+        raise InvalidError(f"@modal.enter(snap=True) in {name!r} needs enable_memory_snapshot=True on the class")
+    if is_clustered and len(interface) > 1:
+        raise InvalidError(f"The clustered class {name!r} has {len(interface)} methods to call; one is the most")
+
+
+def find_parameters(user_cls: type) -> tuple[ParameterSpec, ...]:
+    """The constructor's parameters, inherited ones first.
+
+    Raises:
+        InvalidError: an annotation is missing or of another type than str, int, bytes, bool.
+        AttributeError: an annotation is a string.
+    """
+    found: dict[str, ParameterSpec] = {}
+    for klass in reversed(user_cls.__mro__):
+        annotations = vars(klass).get("__annotations__") or inspect.get_annotations(klass)
+        for name, value in vars(klass).items():
+            if not isinstance(value, _Parameter):
+                continue
+            value.name = value.name or name
+            if name not in annotations:
+                raise InvalidError(
+                    f"The parameter {name!r} of {user_cls.__name__!r} needs a type, such as `{name}: str`"
+                )
+            if not value.init:
+                continue
+            annotation = annotations[name]
+            if annotation not in PARAMETER_TYPES:
+                # `from __future__ import annotations` makes it a string, which has no __name__: AttributeError, as in Modal.
+                raise InvalidError(
+                    f"The parameter {name!r} of {user_cls.__name__!r} is of type {annotation.__name__}; use str, int, bytes or bool"
+                )
+            has_default = value.default is not _NO_DEFAULT
+            found[name] = ParameterSpec(
+                name=name,
+                type=PARAMETER_TYPES[annotation],
+                has_default=has_default,
+                default=value.default if has_default else None,
+            )
+    return tuple(found.values())
+
+
+def check_parameter_order(spec: ClsSpec) -> None:
+    """A required parameter cannot follow an optional one. Looked at when the class is first used, as in Modal.
+
+    Raises:
+        ValueError: names the parameter.
+    """
+    optional_seen = False
+    for one in spec.parameters:
+        if optional_seen and not one.has_default:
+            raise ValueError(f"Class {spec.tag!r}: non-default argument {one.name!r} follows default argument")
+        optional_seen = optional_seen or one.has_default
+
+
+def _has_own_init(user_cls: type) -> bool:
+    return user_cls.__init__ is not object.__init__  # type: ignore[misc]
+
+
+def _method_spec(name: str, partial: PartialFunction[Any, Any, Any]) -> MethodSpec:
+    raw_f = partial.raw_f
+    return MethodSpec(
+        name=name,
+        is_generator=bool(partial.params.is_generator)
+        or inspect.isgeneratorfunction(raw_f)
+        or inspect.isasyncgenfunction(raw_f),
+        is_async=inspect.iscoroutinefunction(raw_f) or inspect.isasyncgenfunction(raw_f),
+        batching=partial.params.batch,
+        webhook=partial.params.web,
+    )
+
+
+def _hook_specs(name: str, partial: PartialFunction[Any, Any, Any]) -> list[HookSpec]:
+    flags = PartialFunctionFlags
+    is_async = inspect.iscoroutinefunction(partial.raw_f)
+    hooks = []
+    if partial.flags & flags.ENTER_PRE_SNAPSHOT or (
+        # A method that is both a build and an enter step, as many were, runs once.
+        partial.flags & flags.BUILD and not partial.flags & flags.ENTER_POST_SNAPSHOT
+    ):
+        hooks.append(HookSpec(name=name, kind="enter", snap=True, is_async=is_async))
+    if partial.flags & flags.ENTER_POST_SNAPSHOT:
+        hooks.append(HookSpec(name=name, kind="enter", is_async=is_async))
+    if partial.flags & flags.EXIT:
+        hooks.append(HookSpec(name=name, kind="exit", is_async=is_async))
+    return hooks
+
+
+# ------------------------------------------------------------------------------------------------------------- methods
+
+
+def _method_handle(
+    what: str, spec: FunctionSpec, app: App | None, raw_f: Callable[..., Any] | None
+) -> Function[Any, Any, Any]:
+    handle: Function[Any, Any, Any] = Function._new()
+    handle.spec = spec
+    handle.tag = spec.tag
+    handle._app = app
+    handle._raw_f = raw_f
+    handle._not_yet = (what, _later.CLASSES)
+    handle._live = []
+    return handle
+
+
+def method_of_instance(instance: Any, partial: PartialFunction[Any, Any, Any]) -> Any:
+    """`self.m` inside the user's own object: a handle for methods to call, the bound function for hooks."""
+    raw_f = partial.raw_f
+    assert raw_f is not None
+    bound = types.MethodType(raw_f, instance)
+    if not partial.flags & PartialFunctionFlags.interface():
+        return bound
+    tag = raw_f.__qualname__
+    spec = FunctionSpec(tag=tag, module=raw_f.__module__, qualname=tag)
+    return _method_handle(f"Method({tag})", spec, None, bound)
+
+
+class _UnboundMethod(Function[Any, Any, Any]):
+    """`C.m`, without an object: every use says what is missing."""
+
+    def _pool(self) -> Any:
+        raise AttributeError(
+            f"{self.tag} was used without an object. Did you forget to instantiate the class first? Write {self.tag.replace('.', '().', 1)}."
+        )
+
+
+class Cls(Object):
+    """A class of an App. Calling it makes an `Obj`, which costs nothing and starts nothing."""
+
+    _spec: ClsSpec
+    _app: App | None
+    _user_cls: type | None
+    _partials: dict[str, PartialFunction[Any, Any, Any]]
+    _how: str | None  # how a handle that was looked up or varied was made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) == 3 and isinstance(args[1], tuple):
+            raise TypeError(
+                f"class {args[0]} cannot inherit from the @app.cls class {args[1]!r}: put what they share into an undecorated base class"
+            )
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _declared(
+        cls, spec: ClsSpec, app: App, user_cls: type, partials: dict[str, PartialFunction[Any, Any, Any]]
+    ) -> Cls:
+        handle = cls._new()
+        handle._spec = spec
+        handle._app = app
+        handle._user_cls = user_cls
+        handle._partials = partials
+        handle._how = None
+        return handle
+
+    def _representation(self) -> str:
+        return self._how or f"Cls({self._spec.tag})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Obj:
+        """One set of parameters. Nothing is instantiated before it is used."""
+        return Obj._of(self, args, kwargs)
+
+    def __getattr__(self, k: str) -> Any:
+        if k.startswith("_") and k not in ("__name__", "__qualname__", "__module__", "__doc__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {k!r}")
+        if self._user_cls is None:
+            if k.startswith("__"):
+                raise AttributeError(k)
+            return self._unbound(k)
+        if k in self._partials and self._partials[k].flags & PartialFunctionFlags.interface():
+            return self._unbound(k)
+        return getattr(self._user_cls, k)
+
+    def _unbound(self, name: str) -> Function[Any, Any, Any]:
+        handle = _UnboundMethod._new()
+        handle.tag = f"{self._spec.tag}.{name}"
+        handle.spec = FunctionSpec(tag=handle.tag, module=None, qualname=handle.tag)
+        handle._app = self._app
+        handle._live = []
+        return handle
+
+    @classmethod
+    def from_name(
+        cls,
+        app_name: str,
+        name: str,
+        *,
+        version: int | None = None,
+        environment_name: str | None = None,
+        client: Client | None = None,
+    ) -> Cls:
+        """A class of a deployed app. Nothing is looked up before its first use."""
+        handle = cls._new()
+        handle._spec = ClsSpec(tag=name, service=FunctionSpec(tag=f"{name}.*", module=None, qualname=name))
+        handle._app = None
+        handle._user_cls = None
+        handle._partials = {}
+        handle._how = f"Cls.from_name({app_name!r}, {name!r})"
+        return handle
+
+    lookup = lookup_by_name()
+
+    def with_options(
+        self,
+        *,
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        gpu: str | None = None,
+        env: dict[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
+        volumes: dict[str | PurePosixPath, Volume | CloudBucketMount] = {},  # noqa: B006
+        retries: int | Retries | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+        timeout: int | None = None,
+        region: str | Sequence[str] | None = None,
+        cloud: str | None = None,
+        routing_region: str | None = None,
+        **old: Any,
+    ) -> Cls:
+        """A second handle whose containers get other resources."""
+        params: dict[str, Any] = {
+            "max_containers": max_containers,
+            "scaledown_window": scaledown_window,
+            "min_containers": None,
+        }
+        take_old_names("Cls.with_options", old, params)
+        check_options(gpu=gpu, env=env, volumes=volumes, retries=retries, scaledown_window=params["scaledown_window"])
+        return self._varied("with_options")
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
+        """A second handle with input concurrency."""
+        check_concurrency(max_inputs, target_inputs)
+        return self._varied("with_concurrency")
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
+        """A second handle with dynamic batching."""
+        check_batching(max_batch_size, wait_ms)
+        return self._varied("with_batching")
+
+    def _varied(self, method: str) -> Cls:
+        handle = type(self)._new()
+        handle.__dict__.update(self.__dict__)
+        handle._how = f"{self._how or self._spec.tag}.{method}(...)"
+        return handle
+
+    @later(_later.EXPERIMENTAL)
+    def _experimental_get_flash_urls(self) -> list[str] | None:
+        """Modal's flash endpoints."""
+
+
+class Obj:
+    """One set of parameters of a class. Its methods are Functions; other attributes are those of a local instance."""
+
+    _cls: Cls
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any]
+
+    def __init__(self, user_cls: type | None, options: Any, args: Any, kwargs: Any) -> None:
+        raise InvalidError("Obj is made by calling an @app.cls class")
+
+    @classmethod
+    def _of(cls, handle: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Obj:
+        if args or kwargs:
+            import cloudpickle
+
+            cloudpickle.dumps((args, kwargs))  # what cannot travel is refused here, where it was written
+        obj = object.__new__(cls)
+        values = obj.__dict__
+        values["_cls"] = handle
+        values["_args"] = args
+        values["_kwargs"] = kwargs
+        values["_instance"] = None
+        values["_entered"] = False
+        values["_methods"] = {}
+        return obj
+
+    def __getattr__(self, k: str) -> Any:
+        if k.startswith("__"):
+            raise AttributeError(k)
+        values = self.__dict__
+        handle: Cls = values["_cls"]
+        if k in values["_methods"]:
+            return values["_methods"][k]
+        partial = handle._partials.get(k)
+        is_method = partial is not None and bool(partial.flags & PartialFunctionFlags.interface())
+        if handle._user_cls is not None and not is_method:
+            return getattr(self._local_instance(), k)
+        values["_methods"][k] = method = self._method(k, partial)
+        return method
+
+    def _method(self, name: str, partial: PartialFunction[Any, Any, Any] | None) -> Function[Any, Any, Any]:
+        handle: Cls = self.__dict__["_cls"]
+        tag = f"{handle._spec.tag}.{name}"
+        raw_f = None
+        if partial is not None:
+            raw_f = self._local_method(partial)
+        spec = FunctionSpec(tag=tag, module=None, qualname=tag)
+        return _method_handle(f"Method({tag})", spec, handle._app, raw_f)
+
+    def _local_method(self, partial: PartialFunction[Any, Any, Any]) -> Callable[..., Any]:
+        raw_f = partial.raw_f
+        assert raw_f is not None
+        is_async = inspect.iscoroutinefunction(raw_f) or inspect.isasyncgenfunction(raw_f)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            instance = self._local_instance()
+            if is_async:
+                return _call_async(self, instance, raw_f, args, kwargs)
+            self._enter(instance)
+            return raw_f(instance, *args, **kwargs)
+
+        return call
+
+    def _local_instance(self) -> Any:
+        values = self.__dict__
+        if values["_instance"] is None:
+            handle: Cls = values["_cls"]
+            values["_instance"] = _instantiate(handle, values["_args"], values["_kwargs"])
+        return values["_instance"]
+
+    def _enter(self, instance: Any) -> None:
+        """Once per Obj, before its first sync method: `__enter__`, then all enter hooks."""
+        values = self.__dict__
+        if values["_entered"]:
+            return
+        values["_entered"] = True
+        if hasattr(instance, "__enter__"):
+            instance.__enter__()
+        handle: Cls = values["_cls"]
+        snap_first = sorted(
+            (hook for hook in handle._spec.hooks if hook.kind == "enter"), key=lambda hook: not hook.snap
+        )
+        for hook in snap_first:
+            raw_f = handle._partials[hook.name].raw_f
+            assert raw_f is not None
+            result = raw_f(instance)
+            if inspect.iscoroutine(result):
+                result.close()  # nobody awaits it here, as in Modal; closing it avoids a warning that points nowhere
+
+    @dual
+    async def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        scaledown_window: int | None = None,
+        buffer_containers: int | None = None,
+    ) -> FunctionAutoscalerSettings:
+        """How many containers this set of parameters has."""
+        _later.refuse("Obj.update_autoscaler", _later.CLASSES)
+
+
+async def _call_async(obj: Obj, instance: Any, raw_f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    # Modal runs the context-manager methods here but not the @enter hooks.
+    values = obj.__dict__
+    if not values["_entered"]:
+        values["_entered"] = True
+        if hasattr(instance, "__aenter__"):
+            await instance.__aenter__()
+        elif hasattr(instance, "__enter__"):
+            instance.__enter__()
+    return await raw_f(instance, *args, **kwargs)
+
+
+def _instantiate(handle: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    user_cls = handle._user_cls
+    if user_cls is None:
+        raise ExecutionError(f"{handle!r} refers to a class whose definition is not in this program")
+    if handle._spec.has_own_init:
+        return user_cls(*args, **kwargs)
+    check_parameter_order(handle._spec)
+    names = [one.name for one in handle._spec.parameters]
+    if len(args) > len(names):
+        raise TypeError(f"{user_cls.__name__}() takes at most {len(names)} arguments, but {len(args)} were given")
+    values = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in names:
+            raise TypeError(f"{user_cls.__name__}() got an unexpected keyword argument {name!r}")
+        if name in values:
+            raise TypeError(f"{user_cls.__name__}() got multiple values for argument {name!r}")
+        values[name] = value
+    missing = [one.name for one in handle._spec.parameters if not one.has_default and one.name not in values]
+    if missing:
+        raise TypeError(f"{user_cls.__name__}() is missing the argument {missing[0]!r}")
+    new: Any = user_cls.__new__
+    instance = new(user_cls)
+    vars(instance).update(values)
+    return instance
+
+
+def _hide_old_names() -> None:
+    signature = inspect.signature(Cls.with_options)
+    shown = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    Cls.with_options.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+
+
+_hide_old_names()

@@ -1,0 +1,206 @@
+"""One container: a thin Ray actor around `container.runtime`.
+
+A plain sync actor without concurrency groups: only such a one runs its methods on the process' main thread, where user code belongs, and it is also the fastest
+kind. Control is answered by side threads: one polls the controller, one watches what runs; they interrupt the main thread by SIGUSR1.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from raymodal import wire
+from raymodal.container.context import ContainerContext, set_current
+from raymodal.container.loader import elsewhere, free_threads, image_key, prepare_process
+from raymodal.container.runtime import Runtime
+from raymodal.container.watch import Watch
+from raymodal.engine.current import set_engine
+from raymodal.engine.ray.inside import ContainerEngine
+from raymodal.engine.ray.link import RayLink
+from raymodal.engine.ray.logs import attach_output, end_output
+from raymodal.engine.source import unpack
+from raymodal.plan.pool import ClientOptions, ContainerPlan
+
+if TYPE_CHECKING:
+    from raymodal.engine.client import AppClient
+
+INLINE_REPORT = 64 * 1024
+EXIT_S = 3.0
+
+
+class RayUplink:
+    """How a container's side thread reaches the holder of a bundle and the main thread."""
+
+    def __init__(self, controller: Any, container_id: str) -> None:
+        self._controller = controller
+        self._container_id = container_id
+        self._boxes: deque[Any] = deque(
+            maxlen=256
+        )  # an object dies with its last reference, so these outlive their fetch
+        self._main = threading.main_thread().ident
+        self._last: Any = None
+
+    def report(
+        self,
+        sender: str,
+        bundle_id: int,
+        epoch: int,
+        current: int,
+        reply: bytes,
+        buffers: list[Any],
+        untouched: tuple[int, int],
+    ) -> None:
+        box: Any = reply
+        if buffers or len(reply) > INLINE_REPORT:
+            ref = ray.put([reply, *buffers])
+            self._boxes.append(ref)
+            box = [ref]
+        self._last = self._controller.call.remote("sealed", sender, bundle_id, epoch, current, box, untouched)
+
+    def interrupt(self) -> None:
+        if self._main is not None:
+            signal.pthread_kill(self._main, signal.SIGUSR1)
+
+    def end_process(self, code: int) -> None:
+        if self._last is not None:
+            try:
+                ray.get(self._last, timeout=2.0)
+            except RayError:
+                pass
+        end_output(self._container_id)
+        os._exit(code)
+
+
+class _LazyClient:
+    """This container as a caller, made when user code first calls another function: most containers never do, and it costs their start."""
+
+    def __init__(self, plan: ContainerPlan, link: RayLink, options: ClientOptions) -> None:
+        self._made: AppClient | None = None
+        self._lock = threading.Lock()
+        self._plan, self._link, self._options = plan, link, options
+
+    def has(self, tag: str) -> bool:
+        return tag in self._plan.tags
+
+    def __getattr__(self, name: str) -> Any:
+        with self._lock:
+            if self._made is None:
+                from raymodal.engine.client import AppClient
+
+                plan = self._plan
+                self._made = AppClient(
+                    self._link, plan.tags, self._options, app_id=plan.app_id, container_id=plan.container_id
+                )
+        return getattr(self._made, name)
+
+
+class Container:
+    """The actor class.
+
+    Args:
+        plan, app_options: plain data.
+        controller: of the app.
+        archive: the program's modules, for nodes that do not have them.
+    """
+
+    def __init__(
+        self, plan: ContainerPlan, controller: Any, app_options: ClientOptions, archive: bytes | None = None
+    ) -> None:
+        if archive is not None and plan.source_root and not os.path.isdir(plan.source_root):
+            plan = elsewhere(plan, unpack(archive))
+        self._plan = plan
+        gc.disable()  # until the user's code is loaded: imports make much that lives for ever, and collections in between find nothing
+        free_threads(plan)
+        attach_output(plan.output, plan.container_id, {"function": plan.spec.tag})
+        self._controller = controller
+        self._options = app_options
+        self._runtime = Runtime(plan, RayUplink(controller, plan.container_id))
+        self._watch: Watch | None = None
+        self._client: _LazyClient | None = None
+
+    def __repr__(self) -> str:
+        return f"raymodal:{self._plan.container_id}"
+
+    def boot(self) -> tuple[Any, ...] | None:
+        """Load the user's code. Returns a packed `wire.Failure` if that raises."""
+        plan = self._plan
+        prepare_process(plan)
+        signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
+        client = self._client = _LazyClient(plan, RayLink(self._controller, plan.container_id), self._options)
+        set_current(
+            ContainerContext(plan.app_id, plan.app_name, plan.container_id, plan.spec.tag, client, image_key(plan))
+        )
+        set_engine(ContainerEngine())
+        threading.Thread(target=self._listen, name="raymodal-control", daemon=True).start()
+        try:
+            self._runtime.load()
+        except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
+            failure = wire.encode_failure(
+                exc, plan.container_id, wire.START if isinstance(exc, SystemExit) else wire.USER
+            )
+            if isinstance(exc, SystemExit):
+                failure.exc, failure.text = (
+                    None,
+                    f"Function {plan.spec.tag!r}: its module called sys.exit({exc.code!r}) while it was imported",
+                )
+            return failure.pack()
+        finally:
+            gc.enable()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        self._watch = Watch(self._runtime)
+        return None
+
+    def run(self, blob: bytes, *buffers: Any) -> Any:
+        return self._runtime.run(blob, *buffers)
+
+    def open_stream(self, blob: bytes, limit: int, *buffers: Any) -> Any:
+        return self._runtime.open_stream(blob, limit, *buffers)
+
+    def next_stream(self, sender: str, bundle_id: int, limit: int) -> Any:
+        return self._runtime.next_stream(sender, bundle_id, limit)
+
+    def close_stream(self, sender: str, bundle_id: int) -> Any:
+        return self._runtime.close_stream(sender, bundle_id)
+
+    def ping(self) -> bool:
+        return True
+
+    def finish(self, reason: str) -> bool:
+        """Drain and get ready to end; the controller ends the process afterwards."""
+        self._runtime.finish(reason)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        end_output(self._plan.container_id)
+        return True
+
+    def _listen(self) -> None:
+        """Control thread: commands from the controller, for as long as it lives."""
+        while True:
+            try:
+                commands = ray.get(self._controller.call.remote("container_poll", self._plan.container_id))
+            except RayActorError:
+                time.sleep(EXIT_S)
+                os._exit(0)  # without a controller nobody can reach or need this container
+            except RayError:
+                time.sleep(1.0)
+                continue
+            for command in commands:
+                if command[0] == "cancel":
+                    self._runtime.cancel(command[1], command[2])
+                elif command[0] == "cancel_all":
+                    self._runtime.cancel_current("the app stops")
+                elif command[0] == "exit":
+                    time.sleep(
+                        EXIT_S
+                    )  # the controller ends this process by Ray's own means, which leaves no report of a crash; this is for when it fails
+                    os._exit(0)

@@ -1,0 +1,141 @@
+"""The controller as a Ray actor, and how it keeps containers: the thin Ray side of `engine.service`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raymodal.engine.protocol import Gone, OnDone
+from raymodal.engine.ray import link
+from raymodal.engine.ray.actor import Container
+from raymodal.engine.service import ControllerService, PoolSetup
+from raymodal.logic.autoscale import Room
+from raymodal.plan.pool import ClientOptions, ContainerPlan
+
+GETTING_GONE_S = 5.0
+
+
+class RayHost:
+    """Containers as Ray actors.
+
+    Args:
+        options: tag -> actor options (CPUs, memory, GPUs, labels).
+        misfits: tag -> why no node could hold it and whether the cluster could grow.
+        is_own: nobody else uses the cluster.
+        archive: reference to the program's modules, for nodes that do not have them.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, dict[str, Any]],
+        misfits: dict[str, tuple[str, bool]],
+        app_options: ClientOptions,
+        *,
+        is_own: bool,
+        archive: Any = None,
+    ) -> None:
+        self._archive = archive
+        self._options = options
+        self._misfits = misfits
+        self._app_options = app_options
+        self._is_own = is_own
+        self._controller: Any = None
+        self._class = ray.remote(Container)
+
+    def start(self, plan: ContainerPlan, *, free: bool) -> Any:
+        if self._controller is None:
+            self._controller = ray.get_runtime_context().current_actor
+        options = self._options[plan.spec.tag]
+        if free:
+            options = {**options, "num_cpus": 0}
+            options.pop("memory", None)
+        # One class for all functions, so that Ray exports it once.
+        made = self._class.options(max_restarts=0, enable_task_events=False, **options)
+        return made.remote(plan, self._controller, self._app_options, self._archive)
+
+    async def ready(self, handle: Any) -> tuple[Any, ...] | None:
+        try:
+            failure: tuple[Any, ...] | None = await handle.boot.remote()
+        except RayError as error:
+            raise Gone(link.gone_text(error)) from None
+        return failure
+
+    async def finish(self, handle: Any, reason: str) -> None:
+        try:
+            await handle.finish.remote(reason)
+        except RayError as error:
+            raise Gone(link.gone_text(error)) from None
+
+    def kill(self, handle: Any) -> None:
+        ray.kill(handle)
+
+    async def is_alive(self, handle: Any) -> bool:
+        try:
+            async with asyncio.timeout(GETTING_GONE_S):
+                await handle.ping.remote()
+        except TimeoutError:
+            return True  # busy; whoever waits for it will notice its end
+        except RayError:
+            return False
+        return True
+
+    async def room(self) -> tuple[Room, int]:
+        total = await asyncio.to_thread(ray.cluster_resources)
+        cpus, memory, gpus = total.get("CPU", 0.0), int(total.get("memory", 0)), total.get("GPU", 0.0)
+        return Room(cpus, memory, gpus, int(cpus), can_grow=not self._is_own), max(1, int(cpus))
+
+    def misfit(self, tag: str) -> tuple[str, bool] | None:
+        return self._misfits.get(tag)
+
+    def share(self, handle: Any) -> Any:
+        return handle
+
+    def submit(self, handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
+        link.submit(handle, method, args, on_done)
+
+    def hold(self, buffer: Any) -> Any:
+        return ray.put(buffer)
+
+    def fetch(self, box: Any, on_done: OnDone) -> None:
+        link.fetch(box, on_done)
+
+
+class Controller:
+    """The actor class: one async actor per app, 0 CPUs. Everything goes through `call`."""
+
+    def __init__(
+        self,
+        app_id: str,
+        setups: list[PoolSetup],
+        options: dict[str, dict[str, Any]],
+        misfits: dict[str, tuple[str, bool]],
+        options_of_clients: ClientOptions,
+        lease_ttl_s: float,
+        is_own: bool,
+        archive: list[Any],
+    ) -> None:
+        # In a list, so that Ray hands the reference on instead of its value.
+        self._host = RayHost(
+            options, misfits, options_of_clients, is_own=is_own, archive=archive[0] if archive else None
+        )
+        self._setups = setups
+        self._app_id = app_id
+        self._options = options_of_clients
+        self._ttl = lease_ttl_s
+        self._service: ControllerService | None = None
+
+    async def start(self) -> dict[str, Any]:
+        self._service = ControllerService(
+            self._app_id, self._setups, self._host, options=self._options, lease_ttl_s=self._ttl
+        )
+        return await self._service.start()
+
+    async def call(self, method: str, *args: Any) -> Any:
+        assert self._service is not None
+        return await getattr(self._service, method)(*args)
+
+    def __repr__(self) -> str:
+        return f"raymodal-controller:{self._app_id}"

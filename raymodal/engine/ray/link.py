@@ -1,0 +1,76 @@
+"""Calls between processes on Ray: to the controller, to containers, and large buffers through the object store.
+
+Two rules of Ray 2.60 that this file keeps (DESIGN.md, data path): a completion callback runs on Ray's own I/O thread, so it only hands on; and it does not keep
+its ObjectRef, whose loss before a large result arrives aborts the process, so the callback holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from raymodal.engine.protocol import Gone, OnDone
+
+
+def gone_text(error: BaseException) -> str:
+    """What Ray knows of an actor's end, in one line."""
+    text = str(error).strip()
+    for line in text.splitlines():
+        if "exit" in line.lower() and ("code" in line.lower() or "signal" in line.lower() or "kill" in line.lower()):
+            return line.strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def submit(handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
+    """Call an actor; `on_done` gets the reply's bytes or a `Gone`. Any thread."""
+    ref = getattr(handle, method).remote(*args)
+
+    def completed(value: Any, ref: Any = ref) -> None:
+        on_done(Gone(gone_text(value)) if isinstance(value, RayError) else value)
+
+    ref._on_completed(completed)
+
+
+def fetch(box: Any, on_done: OnDone) -> None:
+    """Get what a container put away: bytes as they are, or a list holding one ObjectRef."""
+    if not isinstance(box, list):
+        on_done(box)
+        return
+    ref = box[0]
+
+    def completed(value: Any, ref: Any = ref) -> None:
+        on_done(Gone(gone_text(value)) if isinstance(value, RayError) else value)
+
+    ref._on_completed(completed)
+
+
+class RayLink:
+    """A process's way to one app's controller and its containers."""
+
+    def __init__(self, controller: Any, client_id: str) -> None:
+        self.client_id = client_id
+        self._controller = controller
+
+    def controller(self, method: str, *args: Any) -> Awaitable[Any]:
+        return self._call(method, args)
+
+    async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+        try:
+            return await self._controller.call.remote(method, *args)
+        except RayActorError as error:
+            raise Gone(gone_text(error)) from None
+
+    def tell(self, method: str, *args: Any) -> None:
+        self._controller.call.remote(method, *args)
+
+    def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
+        submit(container, method, args, on_done)
+
+    def hold(self, buffer: Any) -> Any:
+        return ray.put(buffer)
+
+    def fetch(self, box: Any, on_done: OnDone) -> None:
+        fetch(box, on_done)

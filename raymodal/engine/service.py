@@ -1,0 +1,708 @@
+"""The controller: the shell around `logic.fleet`. It owns an app's pools and its spawned calls. Async, on one loop, no Ray here.
+
+Every public coroutine is called by callers and containers; each ends with `_step`, which lets the fleet act and carries its commands out. Payloads of
+`remote` and `map` never come here; those of spawned calls do, and stay encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raymodal import wire
+from raymodal.engine.client import AppClient
+from raymodal.engine.protocol import Gone, Host, OnDone
+from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events_async
+from raymodal.exception import ClientClosed, InvalidError, NotFoundError
+from raymodal.logic import fleet as fl
+from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
+from raymodal.logic.fleet import Fleet, Pool, Status
+from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts
+from raymodal.spec.function import FunctionSpec
+from raymodal.wire import Failure
+
+POLL_S = 3.0  # a caller's long-poll; its return is the heartbeat
+CONTAINER_POLL_S = 10.0
+SILENT_S = 25.0  # a container that has not polled for this long is asked whether it lives
+DRAIN_S = 30.0
+MAX_START_FAILURES = 3
+
+
+def rules_of(spec: FunctionSpec) -> Rules:
+    """The autoscaler's view of a spec."""
+    return Rules(
+        min_containers=spec.min_containers or 0,
+        max_containers=spec.max_containers or None,
+        buffer_containers=spec.buffer_containers or 0,
+        scaledown_window=DEFAULT_SCALEDOWN_S if spec.scaledown_window is None else float(spec.scaledown_window),
+    )
+
+
+@dataclass(slots=True)
+class PoolSetup:
+    """One function as the controller is told of it."""
+
+    plan: ContainerPlan
+    facts: FunctionFacts
+    ask: Ask
+    rules: Rules
+
+
+@dataclass(slots=True)
+class _Caller:
+    events: deque[Any] = field(default_factory=deque)
+    flag: asyncio.Event = field(default_factory=asyncio.Event)
+    seqs: dict[str, int] = field(default_factory=dict)
+
+    def tell(self, *event: Any) -> None:
+        self.events.append(event)
+        self.flag.set()
+
+
+@dataclass(slots=True)
+class _Live:
+    """A container's process, as opposed to its record in the fleet."""
+
+    handle: Any
+    tag: str
+    commands: deque[Any] = field(default_factory=deque)
+    flag: asyncio.Event = field(default_factory=asyncio.Event)
+    polled_at: float = 0.0
+    why: str = ""
+    shared: Any = None
+
+    def command(self, *command: Any) -> None:
+        self.commands.append(command)
+        self.flag.set()
+
+
+@dataclass(slots=True)
+class _SpawnedCall:
+    call_id: str
+    tag: str
+    inbox: AsyncInbox
+    run: Run
+    outcomes: dict[int, Any] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[Any] | None = None
+    complete: bool = False  # no more inputs will be added
+    cancelled: bool = False
+    parent: str | None = None
+
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class ControllerService:
+    """See the module's docstring.
+
+    Args:
+        setups: every function of the app.
+        host: keeps containers.
+        options: of the controller as a caller, for spawned calls.
+        lease_ttl_s: a caller not heard of for this long is dead.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        setups: list[PoolSetup],
+        host: Host,
+        *,
+        options: ClientOptions,
+        lease_ttl_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app_id = app_id
+        self._setups = {s.facts.tag: s for s in setups}
+        self._host = host
+        self._now = clock
+        self._fleet = Fleet(
+            [Pool(tag, s.rules, s.ask, max_starts=MAX_START_FAILURES) for tag, s in self._setups.items()],
+            _container_id,
+            lease_ttl_s,
+        )
+        self._callers: dict[str, _Caller] = {}
+        self._live: dict[str, _Live] = {}
+        self._calls: dict[str, _SpawnedCall] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._room_at = -1e9
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._notes: list[tuple[Any, ...]] = []
+        self._warned: set[str] = set()
+        self._stopped = False
+        self.calls_handled = 0
+        self._driver: str | None = None
+        link = _Loopback(self)
+        self._client = AppClient(
+            link,
+            {tag: s.facts for tag, s in self._setups.items()},
+            options,
+            app_id=app_id,
+            loop=asyncio.get_running_loop(),
+        )
+
+    # --- life
+
+    async def start(self) -> dict[str, Any]:
+        """Begin: look at the room, start minimum containers."""
+        await self._look_at_room(force=True)
+        self._spawn(self._watch_silent())
+        self._step()
+        return {"app_id": self.app_id}
+
+    async def stop(self, calls_s: float = 0.0, grace_s: float = 5.0) -> None:
+        """End every call and container. Spawned calls may run for `calls_s` more, exit hooks for `grace_s`."""
+        if self._stopped:
+            return
+        running = [call.task for call in self._calls.values() if call.task is not None and not call.task.done()]
+        if running and calls_s > 0:
+            await asyncio.wait(running, timeout=calls_s)
+        if self._stopped:
+            return
+        self._stopped = True
+        self._fleet.stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for call in self._calls.values():
+            if call.task is not None:
+                call.task.cancel()
+        for caller in self._callers.values():
+            caller.tell("stopped", "the app was stopped")
+        live = list(self._live.items())
+        for container_id, process in live:
+            busy = bool((c := self._fleet.containers.get(container_id)) and c.leases)
+            starting = bool(c and c.status is Status.STARTING)
+            if busy or starting:
+                process.command("cancel_all")
+        if live:
+            await asyncio.wait(
+                [
+                    asyncio.ensure_future(self._finish(cid, process, "the app stops", min(grace_s, 5.0)))
+                    for cid, process in live
+                ],
+                timeout=grace_s + 1.0,
+            )
+        await self._client.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    # --- callers
+
+    async def update(
+        self, client_id: str, container_id: str | None, tag: str, seq: int, demand: int, lasting: int, releases: Any
+    ) -> list[Any]:
+        """A caller's demand on a function, and leases it gives back. Returns what is waiting for it, new grants included."""
+        self.calls_handled += 1
+        now = self._now()
+        caller = self._caller(client_id, container_id, now)
+        for lease_id, idle_s in releases:
+            self._fleet.released(client_id, lease_id, idle_s, now)
+        if seq > caller.seqs.get(tag, 0):
+            # Reports of one process may overtake each other.
+            caller.seqs[tag] = seq
+            self._fleet.set_demand(client_id, tag, demand, now, lasting)
+        if demand:
+            self._refresh_room()
+        self._step()
+        return self._take(caller)
+
+    async def poll(self, client_id: str, container_id: str | None) -> list[Any]:
+        """Wait for events for a caller; an empty answer after a few seconds keeps its leases alive."""
+        self.calls_handled += 1
+        caller = self._caller(client_id, container_id, self._now())
+        if not caller.events:
+            caller.flag.clear()
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await caller.flag.wait()
+            except TimeoutError:
+                pass
+            self._fleet.client_seen(client_id, self._now(), container_id)
+        return self._take(caller)
+
+    async def cancel(self, container_id: str, sender: str, bundle_id: int) -> None:
+        """A caller gives a bundle up."""
+        process = self._live.get(container_id)
+        if process is not None:
+            process.command("cancel", sender, bundle_id)
+
+    async def lost(self, container_id: str, why: str) -> None:
+        """A caller saw a container end."""
+        process = self._live.get(container_id)
+        if process is not None and not await self._host.is_alive(process.handle):
+            self._gone(container_id, why)
+
+    async def kill(self, container_id: str, why: str) -> None:
+        """A container must end now: it runs something that cannot be interrupted."""
+        process = self._live.get(container_id)
+        if process is not None:
+            self._host.kill(process.handle)
+            self._gone(container_id, why)
+
+    # --- containers
+
+    async def container_poll(self, container_id: str) -> list[Any]:
+        """Wait for commands for a container."""
+        process = self._live.get(container_id)
+        if process is None:
+            return [("exit",)] if self._stopped else []
+        process.polled_at = self._now()
+        if not process.commands:
+            process.flag.clear()
+            try:
+                async with asyncio.timeout(CONTAINER_POLL_S):
+                    await process.flag.wait()
+            except TimeoutError:
+                pass
+        process.polled_at = self._now()
+        commands = list(process.commands)
+        process.commands.clear()
+        return commands
+
+    async def sealed(
+        self, sender: str, bundle_id: int, epoch: int, current: int, box: Any, untouched: tuple[int, int]
+    ) -> None:
+        """What a container took out of a bundle whose input overruns, on its way to the bundle's holder."""
+        caller = self._callers.get(sender)
+        if sender == self._client.link.client_id:
+            self._client.handle([("sealed", bundle_id, epoch, current, box, untouched)])
+        elif caller is not None:
+            caller.tell("sealed", bundle_id, epoch, current, box, untouched)
+
+    # --- spawned calls
+
+    async def spawn(self, tag: str, items: list[tuple[str, bytes, list[Any]]], complete: bool) -> str:
+        """Accept inputs as a new call; it runs whether or not anybody asks for its outcome."""
+        call = self._new_call(tag)
+        self._add(call, items, complete)
+        return call.call_id
+
+    async def spawn_each(self, tag: str, items: list[tuple[str, bytes, list[Any]]]) -> list[str]:
+        """One call per input."""
+        ids = []
+        for item in items:
+            call = self._new_call(tag)
+            self._add(call, [item], True)
+            ids.append(call.call_id)
+        return ids
+
+    async def spawn_more(self, call_id: str, items: list[tuple[str, bytes, list[Any]]]) -> None:
+        """More inputs for a call; none means that it is complete."""
+        self._add(self._call(call_id), items, not items)
+
+    async def get_call(self, call_id: str, index: int, wait_s: float) -> Any:
+        """Outcome of one input as (kind, data), or None if there is none after `wait_s`."""
+        call = self._call(call_id)
+        deadline = self._now() + wait_s
+        while index not in call.outcomes:
+            if call.complete and index >= call.run.ledger.known:
+                raise InvalidError(f"{call_id} has {call.run.ledger.known} inputs, so there is no index {index}")
+            left = deadline - self._now()
+            if left <= 0:
+                return None
+            try:
+                async with asyncio.timeout(left):
+                    await call.changed.wait()
+            except TimeoutError:
+                return None
+        kind, data = call.outcomes[index]
+        if kind == "reply" and isinstance(data, list | tuple):
+            # Buffers as Ray handed them over cannot be pickled again; so they travel beside the pickle, without a copy.
+            data = [data[0], *map(pickle.PickleBuffer, data[1:])]
+        return kind, data
+
+    async def num_inputs(self, call_id: str) -> int:
+        return self._call(call_id).run.ledger.known
+
+    async def call_info(self, call_id: str) -> dict[str, Any]:
+        call = self._call(call_id)
+        return {
+            "tag": call.tag,
+            "inputs": call.run.ledger.known,
+            "outcomes": {
+                index: ("failure", data[0]) if kind == "failure" else ("reply", "")
+                for index, (kind, data) in call.outcomes.items()
+            },
+        }
+
+    async def cancel_call(self, call_id: str, terminate: bool) -> None:
+        """Cancel a spawned call. Outcomes that are there stay."""
+        call = self._call(call_id)
+        if call.task is None or call.task.done():
+            return
+        call.cancelled = True
+        containers = {sent.slot.container_id for sent in call.run._sent.values()}
+        call.task.cancel()
+        if terminate:
+            for container_id in containers:
+                await self.kill(container_id, "its call was cancelled with terminate_containers=True")
+
+    def _new_call(self, tag: str) -> _SpawnedCall:
+        call_id = new_call_id()
+        inbox = AsyncInbox()
+        run = Run(self._client.pool(tag), call_id, inbox.put, kind=wire.EACH_CALL, raw=True, one_by_one=True)
+        call = _SpawnedCall(call_id, tag, inbox, run)
+        self._calls[call_id] = call
+        call.task = self._spawn(self._drive(call))
+        return call
+
+    def _add(self, call: _SpawnedCall, items: list[tuple[str, bytes, list[Any]]], complete: bool) -> None:
+        if call.run.ledger.closed:
+            return
+        if items:
+            call.run.add([Encoded(blob, held or None) for _, blob, held in items])
+        if complete:
+            call.run.ledger.close()
+            call.complete = True
+        call.inbox.put(("check",))
+
+    def _call(self, call_id: str) -> _SpawnedCall:
+        call = self._calls.get(call_id)
+        if call is None:
+            raise NotFoundError(f"No function call {call_id} in this app; calls of a run are forgotten when it ends")
+        return call
+
+    async def _drive(self, call: _SpawnedCall) -> None:
+        run = call.run
+        try:
+            run.send_all()
+            self._collect(call)
+            while not run.ledger.finished:
+                await take_events_async(run, call.inbox)
+                run.send_all()
+                self._collect(call)
+        except (asyncio.CancelledError, ClientClosed):
+            failure = Failure(wire.CANCELLED, None, f"Function call {call.call_id} was cancelled")
+            for index in range(run.ledger.known):
+                call.outcomes.setdefault(index, ("failure", failure.pack()))
+            if not call.cancelled and not self._stopped:
+                raise
+        finally:
+            run.close()
+            call.notify()
+
+    def _collect(self, call: _SpawnedCall) -> None:
+        while call.run.delivered:
+            index, outcome, _ = call.run.delivered.popleft()
+            call.outcomes[index] = outcome
+        call.notify()
+
+    # --- questions
+
+    async def stats(self, tag: str) -> dict[str, Any]:
+        pool, stats = self._fleet.pools[tag], self._fleet.stats(tag)
+        return {
+            "backlog": self._fleet.unmet(tag),
+            "running": stats.leases,
+            "containers": stats.starting + stats.busy + stats.idle,
+            "starting": stats.starting,
+            "busy": stats.busy,
+            "idle": stats.idle,
+            "demand": stats.demand,
+            "target": pool.decision.target if pool.decision else 0,
+        }
+
+    async def facts(self) -> dict[str, Any]:
+        """Figures for tests and tools: control calls handled, containers by function."""
+        return {
+            "calls_handled": self.calls_handled,
+            "containers": {cid: process.tag for cid, process in self._live.items()},
+        }
+
+    async def rules(self, tag: str) -> dict[str, Any]:
+        rules = self._fleet.pools[tag].rules
+        return {
+            "min_containers": rules.min_containers,
+            "max_containers": rules.max_containers,
+            "buffer_containers": rules.buffer_containers,
+            "scaledown_window": rules.scaledown_window,
+        }
+
+    async def set_rules(self, tag: str, changes: dict[str, Any]) -> dict[str, Any]:
+        self._fleet.set_rules(tag, **changes)
+        self._step()
+        return await self.rules(tag)
+
+    # --- carrying out
+
+    def _caller(self, client_id: str, container_id: str | None, now: float) -> _Caller:
+        self._fleet.client_seen(client_id, now, container_id)
+        caller = self._callers.get(client_id)
+        if caller is None:
+            caller = self._callers[client_id] = _Caller()
+            if container_id is None and client_id != self._client.link.client_id:
+                self._driver = client_id
+                for note in self._notes:
+                    caller.tell("note", *note)
+        return caller
+
+    def _take(self, caller: _Caller) -> list[Any]:
+        events = list(caller.events)
+        caller.events.clear()
+        return events
+
+    def _step(self) -> None:
+        """Let the fleet act on what is known now, and carry it out."""
+        if self._stopped:
+            return
+        self._run_commands(self._fleet.evaluate(self._now()))
+        self._tell_counts()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        again = self._fleet.again_at
+        if again is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.02, again - self._now()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._spawn(self._timed_step())
+
+    async def _timed_step(self) -> None:
+        await self._look_at_room()
+        self._step()
+
+    def _run_commands(self, commands: list[fl.Command]) -> None:
+        for command in commands:
+            if isinstance(command, fl.Grant):
+                self._grant(command)
+            elif isinstance(command, fl.Start):
+                self._start(command)
+            elif isinstance(command, fl.Yield):
+                self._tell(command.client_id, "yield", command.tag, command.lease_id)
+            elif isinstance(command, fl.Revoke):
+                self._tell(command.client_id, "revoke", command.tag, command.lease_id, command.gone)
+            elif isinstance(command, fl.Drain):
+                process = self._live.get(command.container_id)
+                if process is not None:
+                    self._spawn(self._finish(command.container_id, process, command.reason, DRAIN_S))
+            elif isinstance(command, fl.Kill):
+                process = self._live.get(command.container_id)
+                if process is not None:
+                    self._host.kill(process.handle)
+                    self._gone(command.container_id, command.reason)
+            elif isinstance(command, fl.Refuse):
+                self._tell(command.client_id, "refuse", command.tag, command.failure)
+            elif isinstance(command, fl.Note):
+                self._note(command.key, command.text)
+
+    def _grant(self, grant: fl.Grant) -> None:
+        process = self._live[grant.container_id]
+        if grant.client_id == self._client.link.client_id:
+            self._client.handle([("grant", grant.tag, grant.lease_id, grant.container_id, process.handle)])
+            return
+        if process.shared is None:
+            process.shared = self._host.share(process.handle)
+        self._tell(grant.client_id, "grant", grant.tag, grant.lease_id, grant.container_id, process.shared)
+
+    def _tell(self, client_id: str, *event: Any) -> None:
+        if client_id == self._client.link.client_id:
+            self._client.handle([event])
+            return
+        caller = self._callers.get(client_id)
+        if caller is not None:
+            caller.tell(*event)
+
+    def _note(self, key: str, *facts: Any) -> None:
+        if key in self._warned:
+            return
+        self._warned.add(key)
+        self._notes.append((key, *facts))
+        if self._driver is not None:
+            self._tell(self._driver, "note", key, *facts)
+
+    def _tell_counts(self) -> None:
+        if self._driver is None:
+            return
+        for tag in self._fleet.pools:
+            stats = self._fleet.stats(tag)
+            counts = (stats.starting, stats.busy + stats.idle)
+            if self._counts.get(tag, (0, 0)) != counts:
+                self._counts[tag] = counts
+                self._tell(self._driver, "note", "containers", tag, *counts)
+
+    def _start(self, start: fl.Start) -> None:
+        setup = self._setups[start.tag]
+        misfit = self._host.misfit(start.tag)
+        if misfit is not None:
+            text, can_grow = misfit
+            if not can_grow:
+                failure = Failure(wire.START, None, text).pack()
+                self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
+                return
+            self._note(f"misfit:{start.tag}", text)
+        plan = replace(setup.plan, container_id=start.container_id)
+        try:
+            handle = self._host.start(plan, free=start.free)
+        except Exception as error:  # noqa: BLE001 - whatever keeps a container from being asked for is told to its callers
+            failure = Failure(
+                wire.START, None, f"Function {start.tag!r}: no container could be asked for: {error}"
+            ).pack()
+            self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
+            return
+        process = self._live[start.container_id] = _Live(handle, start.tag, polled_at=self._now())
+        self._spawn(self._await_ready(start.container_id, process))
+
+    async def _await_ready(self, container_id: str, process: _Live) -> None:
+        setup = self._setups[process.tag]
+        spec = setup.plan.spec
+        limit = float(spec.startup_timeout_s or max(spec.timeout_s, 1))
+        try:
+            failure = await self._ready_within(process, container_id, limit)
+        except Gone as gone:
+            self._failed(
+                container_id,
+                Failure(
+                    wire.START,
+                    None,
+                    f"Function {process.tag!r}: its container ended while it started, {MAX_START_FAILURES} times in a row: {gone.text}",
+                    where=container_id,
+                ),
+                by_user=False,
+            )
+            return
+        except TimeoutError:
+            self._host.kill(process.handle)
+            self._failed(
+                container_id,
+                Failure(
+                    wire.START,
+                    None,
+                    f"Function {process.tag!r}: the container was not ready after startup_timeout={limit:g} s",
+                    where=container_id,
+                ),
+                by_user=True,
+            )
+            return
+        if failure is not None:
+            self._host.kill(process.handle)
+            self._failed(container_id, Failure(*failure), by_user=True)
+            return
+        self._fleet.container_ready(container_id, self._now())
+        self._step()
+
+    async def _ready_within(self, process: _Live, container_id: str, limit: float) -> tuple[Any, ...] | None:
+        """Wait for a container to load. The clock of `startup_timeout` runs from its process's start, not while it waits for room."""
+        ready = asyncio.ensure_future(self._host.ready(process.handle))
+        begun: float | None = None
+        asked = self._now()
+        while True:
+            done, _ = await asyncio.wait({ready}, timeout=0.5)
+            if done:
+                return ready.result()
+            if begun is None and process.polled_at > asked:
+                begun = process.polled_at
+            now = self._now()
+            if begun is not None and now - begun > limit:
+                ready.cancel()
+                raise TimeoutError
+            if begun is None and now - asked > 5.0:
+                self._note(
+                    f"slow:{process.tag}",
+                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for 5 s.",
+                )
+
+    def _failed(self, container_id: str, failure: Failure, *, by_user: bool) -> None:
+        self._live.pop(container_id, None)
+        self._run_commands(self._fleet.container_failed(container_id, failure.pack(), self._now(), by_user=by_user))
+        self._step()
+
+    async def _finish(self, container_id: str, process: _Live, reason: str, grace_s: float) -> None:
+        """Drain a container: let it end by itself, else end it."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._host.finish(process.handle, reason)
+        except (Gone, TimeoutError):
+            pass
+        self._host.kill(process.handle)
+        self._gone(container_id, reason)
+
+    def _gone(self, container_id: str, why: str) -> None:
+        process = self._live.pop(container_id, None)
+        if process is None:
+            return
+        process.command("exit")
+        container = self._fleet.containers.get(container_id)
+        if container is not None and container.status is Status.STARTING:
+            return  # `_await_ready` reports it with the reason
+        self._run_commands(self._fleet.container_gone(container_id, self._now()))
+        for client_id in [c for c in self._callers if c == container_id]:
+            self._callers.pop(client_id)
+        self._step()
+
+    async def _watch_silent(self) -> None:
+        """Ask containers that have been silent whether they live. Silence alone proves nothing: the interpreter lock may be held."""
+        while not self._stopped:
+            await asyncio.sleep(SILENT_S / 5)
+            now = self._now()
+            for container_id, process in list(self._live.items()):
+                container = self._fleet.containers.get(container_id)
+                if (
+                    container is None
+                    or container.status is not Status.READY
+                    or container.leases
+                    or now - process.polled_at < SILENT_S
+                ):
+                    continue
+                process.polled_at = now
+                if not await self._host.is_alive(process.handle):
+                    self._gone(container_id, "the container ended by itself")
+
+    async def _look_at_room(self, *, force: bool = False) -> None:
+        now = self._now()
+        if not force and now - self._room_at < 1.0:
+            return
+        self._room_at = now
+        self._fleet.room, self._fleet.cores = await self._host.room()
+
+    def _refresh_room(self) -> None:
+        """Look at the room again soon. Not before acting: asking the cluster takes longer than all else between a demand and its container."""
+        if self._now() - self._room_at >= 1.0:
+            self._spawn(self._timed_step())
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._stopped:
+            self._note(f"internal:{type(error).__name__}", f"raymodal's controller: {type(error).__name__}: {error}")
+
+
+class _Loopback:
+    """The controller as a caller of its own app: for spawned calls."""
+
+    def __init__(self, service: ControllerService) -> None:
+        self._service = service
+        self.client_id = "controller"
+
+    def controller(self, method: str, *args: Any) -> Any:
+        return getattr(self._service, method)(*args)
+
+    def tell(self, method: str, *args: Any) -> None:
+        self._service._spawn(getattr(self._service, method)(*args))
+
+    def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
+        self._service._host.submit(container, method, args, on_done)
+
+    def hold(self, buffer: Any) -> Any:
+        return self._service._host.hold(buffer)
+
+    def fetch(self, box: Any, on_done: OnDone) -> None:
+        self._service._host.fetch(box, on_done)
+
+
+def _container_id() -> str:
+    return "ta-" + secrets.token_hex(11)

@@ -1,0 +1,833 @@
+"""The controller's state: pools, containers, callers, leases. Pure: events in, commands out, `now` is an argument; it starts nothing and sees no payload.
+
+Theory of operation. A caller (driver, container, or the controller itself for spawned calls) reports its **demand** on a function: how many slots its waiting
+and running inputs could use. It is granted **leases** on slots of ready containers and then talks to those containers directly. So demand and capacity are
+known exactly, the moment they change, and `evaluate` acts on them:
+
+    grant     free slots go to the callers that wait, least served first, spread over containers
+    yield     where a caller waits and others hold more than their share, they are asked to give a slot back at the next bundle boundary
+    decide    per function: how many containers (logic.autoscale)
+    admit     what the cluster places now; if something waits for room, idle containers of any function are reclaimed before their window
+    rescue    if every holder of room waits on a nested call, the child starts without a CPU of its own; a cycle of waits on max_containers is named
+    turns     a function that has no container at all and waits for room that others keep busy gets that of a container which has had its turn:
+              its holders are asked to give it back, nobody else is let in, and once idle it is reclaimed
+
+A container is STARTING, READY, DRAINING or gone. One that is DRAINING still counts against `max_containers`: its exit hooks run. Where the cluster can
+grow, a start may be PENDING: asked for although there is no room, so that the cluster hears of it; it takes none of the room that there is. A lease ends
+when its holder releases it, its container goes, or its holder has not been heard of for `lease_ttl_s`. Expiry frees capacity and re-queues nothing: what
+ran for a dead caller is cancelled. A caller that was only silent is told so when it is heard again, and its demand counts again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from raymodal.logic.autoscale import Ask, Decision, Load, Room, Rules, admit, decide, needed_for
+
+
+class Status(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+# --- commands --------------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create a container. `free`: it asks for no CPU and memory, because every holder of room waits for it."""
+
+    container_id: str
+    tag: str
+    free: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Tell a container to finish, run its exit hooks and end."""
+
+    container_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End a container now."""
+
+    container_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    client_id: str
+    tag: str
+    lease_id: int
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Ask a caller to give a lease back at the next bundle boundary."""
+
+    client_id: str
+    tag: str
+    lease_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Tell a caller that a lease has ended. `gone`: the container is dead; else it drains."""
+
+    client_id: str
+    tag: str
+    lease_id: int
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A caller's queued inputs of a function have failed one attempt: no container can be had. `failure` is packed wire.Failure."""
+
+    client_id: str
+    tag: str
+    failure: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Tell the people: `key` once per app."""
+
+    key: str
+    text: str
+
+
+Command = Start | Drain | Kill | Grant | Yield | Revoke | Refuse | Note
+
+
+# --- state -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Lease:
+    lease_id: int
+    client_id: str
+    container_id: str
+    granted_at: float
+    asked_back: bool = False
+
+
+@dataclass(slots=True)
+class Container:
+    container_id: str
+    tag: str
+    ask: Ask
+    status: Status
+    since: float
+    leases: dict[int, Lease] = field(default_factory=dict)
+    idle_since: float = 0.0
+    pending: bool = False  # started although there is no room: a cluster that can grow shall hear of it
+    retiring: bool = False  # another function waits for its room: no further leases
+
+
+@dataclass(slots=True)
+class Client:
+    """A calling process. `container_id` is set if it is itself a container."""
+
+    client_id: str
+    container_id: str | None
+    seen: float
+    demand: dict[str, int] = field(default_factory=dict)
+    lasting: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Pool:
+    tag: str
+    rules: Rules
+    ask: Ask
+    slots: int = 1
+    max_starts: int = 3  # start failures in a row before callers are told
+    containers: dict[str, Container] = field(default_factory=dict)
+    held: dict[str, dict[int, Lease]] = field(default_factory=dict)  # by client
+    queue: OrderedDict[str, float] = field(default_factory=OrderedDict)  # clients that wait, oldest first
+    ever_ready: bool = False
+    first_ready_at: float = -math.inf
+    failed_starts: int = 0
+    retry_at: float = 0.0
+    decision: Decision | None = None
+    decisions: deque[tuple[float, Decision, Load]] = field(default_factory=lambda: deque(maxlen=32))
+    starved_since: float | None = None
+
+    def demand(self, clients: dict[str, Client]) -> int:
+        """Slots that are worth a container: those in use, and those that callers expect to keep busy for longer than a start takes."""
+        total = 0
+        for client_id, client in clients.items():
+            demand = client.demand.get(self.tag, 0)
+            total += min(demand, max(client.lasting.get(self.tag, demand), len(self.held.get(client_id, ())), 1))
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What one function looks like now: inputs wanted, containers by state, leases held."""
+
+    demand: int
+    starting: int
+    busy: int
+    idle: int
+    leases: int
+
+
+START_BACKOFF_S = 0.5
+FEW_CORES = 4
+SHOWS_S = 0.05  # after a function's first container is ready
+FIRST_ALONE_S = 1.0  # or until it is ready; on few cores two processes that start at once are both late
+MAX_LAPSED = 1000
+CYCLE_AFTER_S = 5.0
+RESCUE_AFTER_S = 0.2
+RESCUE_AFTER_GROWING_S = 5.0  # where the cluster could also grow
+STARVED_S = 2.0  # without any container for this long, a function gets a turn
+TURN_S = 5.0  # a container is let work this long before its room goes to another function
+
+
+class Fleet:
+    """See the module's theory of operation.
+
+    Args:
+        pools: tag -> Pool.
+        new_id: gives ids for containers.
+        lease_ttl_s: a caller not heard of for this long is dead.
+        first_alone_s: on few cores a function's very first container starts alone for this long.
+    """
+
+    def __init__(
+        self,
+        pools: Iterable[Pool],
+        new_id: Callable[[], str],
+        lease_ttl_s: float = 10.0,
+        first_alone_s: float = FIRST_ALONE_S,
+    ) -> None:
+        self.pools: dict[str, Pool] = {p.tag: p for p in pools}
+        self.containers: dict[str, Container] = {}
+        self.clients: dict[str, Client] = {}
+        self.leases: dict[int, Lease] = {}
+        self.room = Room(0, 0, 0, 0)  # of the whole cluster, less what others use; set by the shell
+        self.cores = 1
+        self.stopping = False
+        self._new_id = new_id
+        self._ttl = lease_ttl_s
+        self._first_alone_s = first_alone_s
+        self._next_lease = 0
+        self._turn: deque[str] = deque(self.pools)
+        self._again_at: float | None = None
+        self._stuck_since: dict[str, float] = {}
+        self._lapsed: OrderedDict[str, Client] = OrderedDict()  # not heard of; remembered in case they were only silent
+        self._noted: set[str] = set()
+
+    # --- events
+
+    def client_seen(self, client_id: str, now: float, container_id: str | None = None) -> None:
+        client = self.clients.get(client_id)
+        if client is not None:
+            client.seen = now
+            return
+        known = self._lapsed.pop(client_id) if client_id in self._lapsed else None
+        client = self.clients[client_id] = known or Client(client_id, container_id, now)
+        client.seen = now
+        for tag in client.demand:
+            # It reports only changes, so what it said before still holds.
+            self._queue_or_not(self.pools[tag], client, now)
+
+    def set_demand(self, client_id: str, tag: str, demand: int, now: float, lasting: int | None = None) -> None:
+        """A caller could use `demand` slots of `tag` in all, those it holds included.
+
+        Args:
+            lasting: of these, the ones that will still have work when a container that starts now is ready; all of them if not said.
+        """
+        self.client_seen(client_id, now)
+        client = self.clients[client_id]
+        pool = self.pools[tag]
+        if demand > 0:
+            client.demand[tag] = demand
+            client.lasting[tag] = demand if lasting is None else lasting
+        else:
+            client.demand.pop(tag, None)
+        self._queue_or_not(pool, client, now)
+
+    def released(self, client_id: str, lease_id: int, idle_s: float, now: float) -> None:
+        """A caller gives a lease back; its container has been idle for `idle_s`."""
+        self.client_seen(client_id, now)
+        lease = self.leases.get(lease_id)
+        if lease is not None and lease.client_id == client_id:
+            self._end_lease(lease, now - max(idle_s, 0.0))
+            pool = (
+                self.pools[self.containers[lease.container_id].tag] if lease.container_id in self.containers else None
+            )
+            if pool is not None:
+                self._queue_or_not(pool, self.clients[client_id], now)
+
+    def container_ready(self, container_id: str, now: float) -> None:
+        container = self.containers.get(container_id)
+        if container is None or container.status is not Status.STARTING:
+            return
+        container.status = Status.READY
+        container.pending = False
+        container.since = container.idle_since = now
+        pool = self.pools[container.tag]
+        if not pool.ever_ready:
+            pool.first_ready_at = now
+        pool.ever_ready = True
+        pool.failed_starts = 0
+        pool.retry_at = 0.0
+
+    def container_failed(
+        self, container_id: str, failure: tuple[object, ...], now: float, *, by_user: bool
+    ) -> list[Command]:
+        """A container did not become ready. `by_user`: the user's code raised, which another start would most likely repeat."""
+        container = self.containers.get(container_id)
+        if container is None:
+            return []
+        pool = self.pools[container.tag]
+        commands = self._forget(container, now)
+        commands += self._clients_of(container_id, now)
+        pool.failed_starts += 1
+        pool.retry_at = now + START_BACKOFF_S * 2 ** min(pool.failed_starts - 1, 6)
+        if pool.failed_starts >= pool.max_starts or (by_user and not pool.ever_ready):
+            commands += self.refuse_all(pool.tag, failure)
+            if pool.held:
+                commands.append(
+                    Note(f"starts:{pool.tag}", f"More containers of '{pool.tag}' cannot start: {failure[2]}")
+                )
+            pool.failed_starts = 0
+        return commands
+
+    def refuse_all(self, tag: str, failure: tuple[object, ...]) -> list[Command]:
+        """The queued inputs of `tag` fail one attempt, except those of callers that hold a container and so can have them run."""
+        held = self.pools[tag].held
+        return [
+            Refuse(c.client_id, tag, failure)
+            for c in self.clients.values()
+            if c.demand.get(tag) and not held.get(c.client_id)
+        ]
+
+    def container_gone(self, container_id: str, now: float) -> list[Command]:
+        """A container has ended, as told or not."""
+        container = self.containers.get(container_id)
+        if container is None:
+            return []
+        commands = self._forget(container, now)
+        commands += self._clients_of(container_id, now)
+        return commands
+
+    def _clients_of(self, container_id: str, now: float) -> list[Command]:
+        """A container is gone, and with it whoever called from inside it."""
+        commands: list[Command] = []
+        for client in [c for c in self.clients.values() if c.container_id == container_id]:
+            commands += self.client_gone(client.client_id, now)
+        return commands
+
+    def client_gone(self, client_id: str, now: float) -> list[Command]:
+        """A caller is dead: its leases end, and what runs for it is cancelled by killing nothing but its own work (the shell is told which containers)."""
+        self._lapsed.pop(client_id, None)
+        client = self.clients.pop(client_id, None)
+        if client is None:
+            return []
+        for pool in self.pools.values():
+            pool.queue.pop(client_id, None)
+        commands: list[Command] = []
+        for lease in [held for held in self.leases.values() if held.client_id == client_id]:
+            container = self.containers.get(lease.container_id)
+            self._end_lease(lease, now)
+            if container is not None and container.status is Status.READY and not container.leases:
+                # Nobody waits for what may still run there; the cheapest certain end is the container's. Until it has ended nobody may be let in.
+                container.status = Status.DRAINING
+                container.since = now
+                commands.append(Kill(container.container_id, f"its caller {client_id} is gone"))
+        return commands
+
+    def set_rules(self, tag: str, **changes: object) -> Rules:
+        """Merge changes into a function's live rules, whole or not at all."""
+        pool = self.pools[tag]
+        pool.rules = replace(pool.rules, **changes)  # type: ignore[arg-type]
+        return pool.rules
+
+    # --- the step after every event
+
+    def evaluate(self, now: float) -> list[Command]:
+        """Act on the present state. The same state twice gives no second command for what is under way."""
+        commands: list[Command] = []
+        if self.stopping:
+            return commands
+        self._again_at = None
+        commands += self._expire(now)
+        if not any(self.unmet(pool.tag) and not self._live(pool) for pool in self.pools.values()):
+            for container in self.containers.values():
+                container.retiring = False  # nobody needs a turn any more
+        missing: dict[str, int] = {}
+        for pool in self.pools.values():
+            commands += self._grant(pool, now)
+            commands += self._ask_back(pool)
+            load = self._load(pool)
+            decision = decide(pool.rules, load, now)
+            if pool.decision is None or (decision.target, decision.limited_by) != (
+                pool.decision.target,
+                pool.decision.limited_by,
+            ):
+                pool.decisions.append((now, decision, load))
+            pool.decision = decision
+            self._look_again(decision.again_at)
+            if decision.target > load.containers:
+                if pool.retry_at > now:
+                    self._look_again(pool.retry_at)
+                else:
+                    missing[pool.tag] = decision.target - load.containers
+                    if pool.failed_starts:
+                        # After a failure one container at a time, until one is ready.
+                        missing[pool.tag] = 0 if load.starting else 1
+                    elif self.cores <= FEW_CORES and self._first_alone_s and now < pool.first_ready_at + SHOWS_S:
+                        # Callers are about to learn how long an input takes, and with it how many containers are worth a start.
+                        missing[pool.tag] = 0
+                        self._look_again(pool.first_ready_at + SHOWS_S)
+                    elif not pool.ever_ready and self.cores <= FEW_CORES and self._first_alone_s:
+                        # The first container has the cores to itself for a moment: it may well do all there is to do.
+                        missing[pool.tag] = self._first_alone(pool, missing[pool.tag], now)
+            elif decision.target < load.containers:
+                commands += self._shrink(pool, load.containers - decision.target, now)
+            if not load.demand:
+                commands += self._withdraw(pool, load.containers - pool.rules.min_containers, now)
+            if pool.tag in missing and pool.rules.max_containers:
+                # Those that drain are still there.
+                missing[pool.tag] = min(missing[pool.tag], pool.rules.max_containers - len(pool.containers))
+        commands += self._place(missing, now)
+        commands += self._find_cycles(now)
+        return commands
+
+    def _first_alone(self, pool: Pool, missing: int, now: float) -> int:
+        starting = [c.since for c in pool.containers.values() if c.status is Status.STARTING and not c.pending]
+        if not starting:
+            return 1 if missing else 0
+        if now - min(starting) >= self._first_alone_s:
+            return missing
+        self._look_again(min(starting) + self._first_alone_s)
+        return 0
+
+    @property
+    def again_at(self) -> float | None:
+        """When `evaluate` must run again if no event comes before."""
+        return self._again_at
+
+    def stats(self, tag: str) -> Stats:
+        pool = self.pools[tag]
+        load = self._load(pool)
+        return Stats(
+            load.demand, load.starting, load.busy, len(load.idle_since), sum(len(h) for h in pool.held.values())
+        )
+
+    def unmet(self, tag: str) -> int:
+        """Slots that callers could use and do not have."""
+        pool = self.pools[tag]
+        return sum(max(0, c.demand.get(tag, 0) - len(pool.held.get(c.client_id, ()))) for c in self.clients.values())
+
+    # --- inside
+
+    def _look_again(self, at: float | None) -> None:
+        if at is not None and (self._again_at is None or at < self._again_at):
+            self._again_at = at
+
+    def _load(self, pool: Pool) -> Load:
+        starting = busy = 0
+        idle: list[float] = []
+        for container in pool.containers.values():
+            if container.status is Status.STARTING:
+                starting += 1
+            elif container.status is Status.READY:
+                if container.leases:
+                    busy += 1
+                else:
+                    idle.append(container.idle_since)
+        return Load(pool.demand(self.clients), starting, busy, tuple(sorted(idle)))
+
+    def _queue_or_not(self, pool: Pool, client: Client, now: float) -> None:
+        held = len(pool.held.get(client.client_id, ()))
+        if client.demand.get(pool.tag, 0) > held:
+            if client.client_id not in pool.queue:
+                pool.queue[client.client_id] = now
+        else:
+            pool.queue.pop(client.client_id, None)
+
+    def _grant(self, pool: Pool, now: float) -> list[Command]:
+        commands: list[Command] = []
+        if not pool.queue:
+            return commands
+        free = [
+            c
+            for c in pool.containers.values()
+            if c.status is Status.READY and len(c.leases) < pool.slots and not c.retiring
+        ]
+        while free and pool.queue:
+            # Least served first; among those, who has waited longest (the queue's own order; min is stable).
+            client_id = min(pool.queue, key=lambda c: len(pool.held.get(c, ())))
+            container = min(free, key=lambda c: (len(c.leases), -c.idle_since))
+            self._next_lease += 1
+            lease = Lease(self._next_lease, client_id, container.container_id, now)
+            self.leases[lease.lease_id] = lease
+            container.leases[lease.lease_id] = lease
+            pool.held.setdefault(client_id, {})[lease.lease_id] = lease
+            commands.append(Grant(client_id, pool.tag, lease.lease_id, container.container_id))
+            if len(container.leases) >= pool.slots:
+                free.remove(container)
+            pool.queue.pop(client_id)
+            self._queue_or_not(pool, self.clients[client_id], now)
+        return commands
+
+    def _ask_back(self, pool: Pool) -> list[Command]:
+        """Make room for callers that wait by asking those who hold more than their share."""
+        commands: list[Command] = []
+        if not pool.queue:
+            return commands
+        outstanding = sum(1 for h in pool.held.values() for lease in h.values() if lease.asked_back)
+        slots = sum(len(h) for h in pool.held.values())
+        poor = [c for c in pool.queue if not pool.held.get(c)]
+        wanted = len(poor) - outstanding
+        if wanted <= 0 or not slots:
+            return commands
+        # First those that hold slots without using them, then those that hold most.
+        rich = sorted(pool.held.items(), key=lambda kv: (self._wants(pool, kv[0]) >= len(kv[1]), -len(kv[1])))
+        share = math.ceil(slots / (len(poor) + sum(1 for _, h in rich if h)))
+        for client_id, leases in rich:
+            lingering = self._wants(pool, client_id) < len(leases)
+            spare = len(leases) if lingering or share >= len(leases) else len(leases) - share
+            for lease in sorted(leases.values(), key=lambda held: held.granted_at)[: max(spare, 0)]:
+                if wanted <= 0:
+                    return commands
+                if not lease.asked_back:
+                    lease.asked_back = True
+                    commands.append(Yield(client_id, pool.tag, lease.lease_id))
+                    wanted -= 1
+        return commands
+
+    def _wants(self, pool: Pool, client_id: str) -> int:
+        client = self.clients.get(client_id)
+        return client.demand.get(pool.tag, 0) if client else 0
+
+    def _shrink(self, pool: Pool, count: int, now: float) -> list[Command]:
+        idle = sorted(
+            (c for c in pool.containers.values() if c.status is Status.READY and not c.leases),
+            key=lambda c: c.idle_since,
+        )
+        commands: list[Command] = []
+        for container in idle[:count]:
+            container.status = Status.DRAINING
+            container.since = now
+            commands.append(Drain(container.container_id, "idle for scaledown_window"))
+        return commands
+
+    def _withdraw(self, pool: Pool, count: int, now: float) -> list[Command]:
+        """Starts for which there is no room and no more need: a growing cluster must not grow for them."""
+        commands: list[Command] = []
+        for container in [c for c in pool.containers.values() if c.pending][: max(count, 0)]:
+            commands += self._forget(container, now)
+            commands.append(Kill(container.container_id, "it is not needed any more"))
+        return commands
+
+    def free_room(self) -> Room:
+        """What the cluster has left beside our own containers."""
+        room = replace(self.room, starts=max(self.cores, 1))
+        for container in self.containers.values():
+            if not container.pending:
+                starting = container.status is Status.STARTING
+                room = replace(room.less(container.ask), starts=room.starts - starting)
+        return room
+
+    def _place(self, missing: dict[str, int], now: float) -> list[Command]:
+        room = self.free_room()
+        for container in self.containers.values():
+            if container.pending and room.holds(container.ask):
+                # The cluster has grown, or something has ended: it is being placed now.
+                container.pending = False
+                room = room.less(container.ask)
+        pending = {c.tag for c in self.containers.values() if c.pending}
+        # One pending actor of each shape is enough to tell the cluster.
+        wants = {tag: n for tag, n in missing.items() if n > 0 and tag not in pending}
+        commands: list[Command] = []
+        needy = {tag: n for tag, n in wants.items() if self.unmet(tag)}
+        waiting, room = self._admit(needy, room, commands, now)
+        # Buffers and minimums must not take what is being freed for somebody's inputs, if that can ever be enough.
+        if not any(self.unmet(tag) and self.room.holds(self.pools[tag].ask) for tag in [*waiting, *pending]):
+            more, room = self._admit({tag: n for tag, n in wants.items() if tag not in needy}, room, commands, now)
+            waiting += more
+        waiting += [tag for tag in pending if tag not in waiting]
+        for pool in self.pools.values():
+            if pool.tag not in waiting:
+                pool.starved_since = None
+            elif pool.starved_since is None:
+                pool.starved_since = now
+        if not waiting:
+            return commands
+        self._look_again(now + 0.5)
+        if not self._reclaim(waiting, commands, now):
+            rescue = self._rescue(waiting, now)
+            commands += rescue or self._give_turn(waiting, now)
+        return commands
+
+    def _admit(self, wants: dict[str, int], room: Room, commands: list[Command], now: float) -> tuple[list[str], Room]:
+        """Start what fits, in turn; returns who waits, and what is left."""
+        starts, waiting = admit(wants, {tag: self.pools[tag].ask for tag in wants}, room, list(self._turn))
+        for tag in starts:
+            ask = self.pools[tag].ask
+            fits = room.holds(ask)
+            if fits:
+                room = room.less(ask)
+            commands.append(self._start(tag, ask, now, pending=not fits))
+            self._turn.remove(tag)
+            self._turn.append(tag)
+        return waiting, room
+
+    def _start(self, tag: str, ask: Ask, now: float, *, free: bool = False, pending: bool = False) -> Start:
+        container_id = self._new_id()
+        container = Container(container_id, tag, ask, Status.STARTING, now, pending=pending)
+        self.containers[container_id] = container
+        self.pools[tag].containers[container_id] = container
+        return Start(container_id, tag, free)
+
+    def _live(self, pool: Pool) -> int:
+        """Containers that have room or are getting it, and keep it."""
+        return sum(1 for c in pool.containers.values() if c.status is not Status.DRAINING and not c.pending)
+
+    def _reclaim(self, waiting: list[str], commands: list[Command], now: float) -> bool:
+        """Drain the longest idle container above its function's minimum, if that can help someone who waits; True if room is on its way."""
+        if any(c.status is Status.DRAINING for c in self.containers.values()):
+            return True
+        # Those with inputs take all that is above a minimum; those that wait for a buffer or a minimum only what is not wanted, or two buffers
+        # would take each other's room forever.
+        inputs = [tag for tag in waiting if self.unmet(tag)]
+        needy = inputs or waiting
+        idle = [
+            c
+            for pool in self.pools.values()
+            for c in pool.containers.values()
+            if c.status is Status.READY
+            and not c.leases
+            and (c.retiring or c.tag not in needy)
+            and self._live(pool)
+            > (
+                pool.rules.min_containers
+                if inputs
+                else max(pool.rules.min_containers, needed_for(pool.rules, pool.demand(self.clients)))
+            )
+        ]
+        room = self.free_room()
+        most = Room(
+            room.cpus + sum(c.ask.cpus for c in idle),
+            room.memory + sum(c.ask.memory for c in idle),
+            room.gpus + sum(c.ask.gpus for c in idle),
+            1,
+        )
+        for tag in needy:
+            ask = self.pools[tag].ask
+            helpful = [c for c in idle if c.tag != tag and _helps(c.ask, ask, room)]
+            if helpful and most.holds(ask):
+                oldest = min(helpful, key=lambda c: c.idle_since)
+                oldest.status = Status.DRAINING
+                oldest.since = now
+                commands.append(Drain(oldest.container_id, "another function waits for its room"))
+                return True
+        return False
+
+    def _waiters(self) -> set[str]:
+        """Containers that wait on a nested call."""
+        return {c.container_id for c in self.clients.values() if c.demand and c.container_id}
+
+    def _rescue(self, waiting: list[str], now: float) -> list[Command]:
+        """Every holder of room waits on a nested call: nothing will ever be freed, so the child starts without a share of the CPU."""
+        commands: list[Command] = []
+        waiters = self._waiters()
+        placed = [c for c in self.containers.values() if not c.pending]
+        if any(c.status is Status.STARTING for c in placed):
+            return commands
+        holders = [c for c in placed if c.ask.cpus > 0 or c.ask.memory > 0]
+        if any(c.leases and c.container_id not in waiters for c in holders):
+            return commands
+        after = RESCUE_AFTER_GROWING_S if self.room.can_grow else RESCUE_AFTER_S
+        room = self.free_room()
+        for tag in waiting:
+            pool = self.pools[tag]
+            ask = replace(pool.ask, cpus=0.0, memory=0)
+            nested = any(
+                c.container_id and c.demand.get(tag, 0) > len(pool.held.get(c.client_id, ()))
+                for c in self.clients.values()
+            )
+            if not nested or ask.gpus > room.gpus + 1e-6:
+                continue  # a driver's call waits: what a function asks for is never changed for that
+            if pool.starved_since is None or now - pool.starved_since < after:
+                self._look_again((now if pool.starved_since is None else pool.starved_since) + after)
+                continue
+            if any(c.status is Status.READY and c.container_id not in waiters for c in pool.containers.values()):
+                continue
+            if pool.decision is not None and self._load(pool).containers >= pool.decision.target:
+                commands += self._withdraw(pool, 1, now)  # this one takes its place
+            commands.append(self._start(tag, ask, now, free=True))
+            if holders and "free" not in self._noted:
+                self._noted.add("free")
+                commands.append(
+                    Note(
+                        "nested-room",
+                        f"All containers that hold CPUs wait on nested calls, so containers of '{tag}' start without a CPU of their own. "
+                        "Give the outer functions a smaller cpu= or max_containers=, or add CPUs.",
+                    )
+                )
+            break
+        return commands
+
+    def _give_turn(self, waiting: list[str], now: float) -> list[Command]:
+        """A function without any container gets the room of one that has worked for a while, once that is through with what it runs."""
+        if any(c.retiring for c in self.containers.values()):
+            return []
+        waiters, room = self._waiters(), self.free_room()
+        for tag in waiting:
+            pool = self.pools[tag]
+            if not self.unmet(tag) or self._live(pool) or pool.starved_since is None:
+                continue
+            donors = [
+                c
+                for c in self.containers.values()
+                if c.status is Status.READY
+                and c.leases
+                and c.container_id not in waiters
+                and self._live(self.pools[c.tag]) > self.pools[c.tag].rules.min_containers
+                and _helps(c.ask, pool.ask, room)
+                and Room(room.cpus + c.ask.cpus, room.memory + c.ask.memory, room.gpus + c.ask.gpus, 1).holds(pool.ask)
+            ]
+            due = [c for c in donors if now >= max(c.since + TURN_S, pool.starved_since + STARVED_S)]
+            if not due:
+                for donor in donors:
+                    self._look_again(max(donor.since + TURN_S, pool.starved_since + STARVED_S))
+                continue
+            donor = min(due, key=lambda c: (-self._live(self.pools[c.tag]), c.since))
+            donor.retiring = True
+            self._turn.remove(tag)
+            self._turn.appendleft(tag)
+            commands: list[Command] = []
+            for lease in donor.leases.values():
+                if not lease.asked_back:
+                    lease.asked_back = True
+                    commands.append(Yield(lease.client_id, donor.tag, lease.lease_id))
+            return commands
+        return []
+
+    def _find_cycles(self, now: float) -> list[Command]:
+        """Name a cycle of waits on max_containers: pools that cannot grow and whose containers wait only on such pools."""
+        stuck = {
+            p.tag
+            for p in self.pools.values()
+            if p.rules.max_containers
+            and sum(1 for c in p.containers.values() if c.status is not Status.DRAINING) >= p.rules.max_containers
+            and p.containers
+        }
+        if stuck:
+            waits: dict[str, set[str]] = {}
+            for client in self.clients.values():
+                if client.container_id and client.demand:
+                    waits.setdefault(client.container_id, set()).update(client.demand)
+            changed = True
+            while changed and stuck:
+                changed = False
+                for tag in list(stuck):
+                    for container in self.pools[tag].containers.values():
+                        on = waits.get(container.container_id)
+                        if not on or not on <= stuck:
+                            stuck.discard(tag)
+                            changed = True
+                            break
+        if not any(self.unmet(tag) for tag in stuck):
+            stuck.clear()
+        self._stuck_since = {tag: self._stuck_since.get(tag, now) for tag in stuck}
+        stuck = {tag for tag, since in self._stuck_since.items() if now >= since + CYCLE_AFTER_S}
+        if not any(self.unmet(tag) for tag in stuck):
+            for since in self._stuck_since.values():
+                if since + CYCLE_AFTER_S > now:
+                    self._look_again(since + CYCLE_AFTER_S)
+            return []
+        self._stuck_since.clear()
+        names = ", ".join(f"'{t}' (max_containers={self.pools[t].rules.max_containers})" for t in sorted(stuck))
+        text = (
+            f"These functions wait for each other and none can start another container: {names}. Every container of theirs is blocked on a nested call. "
+            "Raise max_containers, or do not call them from inside themselves."
+        )
+        failure: tuple[object, ...] = ("cycle", None, text, None, "")
+        return [
+            Refuse(c.client_id, tag, failure)
+            for tag in sorted(stuck)
+            for c in self.clients.values()
+            if c.container_id in self.containers
+            and self.containers[c.container_id].tag in stuck
+            and c.demand.get(tag, 0) > len(self.pools[tag].held.get(c.client_id, ()))
+        ]
+
+    def _expire(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        holders = {lease.client_id for lease in self.leases.values()}
+        for client in list(self.clients.values()):
+            if client.container_id in self.containers:
+                continue  # its container lives: silence may only mean that the interpreter lock is held
+            matters = bool(client.demand) or client.client_id in holders
+            if client.seen + self._ttl > now:
+                if matters:
+                    self._look_again(client.seen + self._ttl)
+                continue
+            leases = [lease for lease in self.leases.values() if lease.client_id == client.client_id]
+            commands += self.client_gone(client.client_id, now)
+            if not matters:
+                continue
+            for lease in leases:
+                # If it lives after all it must not go on with slots that are others' now.
+                container = self.containers.get(lease.container_id)
+                if container is not None:
+                    commands.append(
+                        Revoke(client.client_id, container.tag, lease.lease_id, container.status is Status.DRAINING)
+                    )
+            self._lapsed[client.client_id] = client
+            while len(self._lapsed) > MAX_LAPSED:
+                self._lapsed.popitem(last=False)
+        return commands
+
+    def _end_lease(self, lease: Lease, idle_since: float) -> None:
+        self.leases.pop(lease.lease_id, None)
+        container = self.containers.get(lease.container_id)
+        if container is None:
+            return
+        container.leases.pop(lease.lease_id, None)
+        container.idle_since = max(container.idle_since, idle_since)
+        held = self.pools[container.tag].held.get(lease.client_id)
+        if held is not None:
+            held.pop(lease.lease_id, None)
+            if not held:
+                self.pools[container.tag].held.pop(lease.client_id, None)
+
+    def _forget(self, container: Container, now: float) -> list[Command]:
+        pool = self.pools[container.tag]
+        commands: list[Command] = []
+        for lease in list(container.leases.values()):
+            self._end_lease(lease, now)
+            commands.append(Revoke(lease.client_id, pool.tag, lease.lease_id, True))
+            client = self.clients.get(lease.client_id)
+            if client is not None:
+                self._queue_or_not(pool, client, now)
+        self.containers.pop(container.container_id, None)
+        pool.containers.pop(container.container_id, None)
+        return commands
+
+
+def _helps(donor: Ask, ask: Ask, room: Room) -> bool:
+    """True if what `donor` takes is among what `ask` lacks."""
+    return (
+        (donor.cpus > 0 and ask.cpus > room.cpus + 1e-6)
+        or (donor.memory > 0 and ask.memory > room.memory)
+        or (donor.gpus > 0 and ask.gpus > room.gpus + 1e-6)
+    )

@@ -1,0 +1,65 @@
+"""What one container is told: plain data, made in the caller, read in the container. No Ray, no environment reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raymodal.spec.function import FunctionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """Everything a container of one function needs to start.
+
+    Attributes:
+        container_id: `ta-...`; empty in the pool's template, filled in by the controller.
+        blob: the pickled function for functions that travel by value, else None.
+        env: environment variables set before user code is imported.
+        source_root: folder of the program's main file.
+        sys_path: more entries for `sys.path`.
+        main_module: import name of the main file.
+        tags: functions of the app, so that handles in the container know each other.
+        hide_gpus: the function asked for none, so it must not see any.
+        output: where printed lines go, None for nowhere.
+        cwd: working directory, if it exists on the node.
+        read_only_arrays: large buffers are handed to user code without a copy.
+    """
+
+    app_id: str
+    app_name: str | None
+    container_id: str
+    spec: FunctionSpec
+    blob: bytes | None
+    env: dict[str, str]
+    source_root: str
+    sys_path: tuple[str, ...]
+    main_module: str | None
+    tags: dict[str, FunctionFacts]
+    hide_gpus: bool = True
+    output: str | None = None
+    cwd: str = ""
+    read_only_arrays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How a caller behaves; the same in the driver and in every container of an app. See `config.Settings` for the meaning."""
+
+    linger_s: float = 1.0
+    max_outstanding: int = 1000
+    max_losses: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFacts:
+    """What a caller must know of a function to call it."""
+
+    tag: str
+    object_id: str
+    is_generator: bool
+    timeout_s: float
+    retries: object  # spec.function.RetryPolicy | None
+
+
+def facts_of(spec: FunctionSpec, object_id: str) -> FunctionFacts:
+    return FunctionFacts(spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries)

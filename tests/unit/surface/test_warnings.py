@@ -1,0 +1,167 @@
+"""What is accepted and has no effect is said once per name, and is written down."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raymodal as modal
+from raymodal import _warn
+from raymodal.exception import NotFoundError
+from tests.unit.surface.fake_engine import FakeEngine
+
+ROOT = Path(__file__).parents[3]
+
+
+def plain(x: int = 1) -> int:
+    return x
+
+
+def start(**params: Any) -> list[str]:
+    """Warnings of a run of one function."""
+    app = modal.App("x")
+    app.function(**params)(params.pop("func", plain))
+    return run(app)
+
+
+def run(app: modal.App) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with app.run():
+            pass
+    return [str(one.message) for one in caught]
+
+
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("volumes", {"volumes": {"/v": modal.Volume.from_name("v")}}),
+        ("cloud_bucket_mount", {"volumes": {"/b": modal.CloudBucketMount("b")}}),
+        ("proxy", {"proxy": modal.Proxy.from_name("p")}),
+        ("region", {"region": "eu"}),
+        ("routing_region", {"routing_region": "eu"}),
+        ("cloud", {"cloud": "aws"}),
+        ("nonpreemptible", {"nonpreemptible": True}),
+        ("ephemeral_disk", {"ephemeral_disk": 1000}),
+        ("block_network", {"block_network": True}),
+        ("restrict_modal_access", {"restrict_modal_access": True}),
+        ("i6pn", {"i6pn": True}),
+        ("enable_memory_snapshot", {"enable_memory_snapshot": True}),
+        ("single_use_containers", {"single_use_containers": True}),
+        ("experimental_options", {"experimental_options": {"a": 1}}),
+        ("_experimental_restrict_output", {"_experimental_restrict_output": True}),
+        ("image.steps", {"image": modal.Image.debian_slim().pip_install("x")}),
+        ("image.python_version", {"image": modal.Image.debian_slim("3.8")}),
+    ],
+)
+def test_once(engine: FakeEngine, key: str, params: dict[str, Any]) -> None:
+    """One warning as the first run starts, naming the parameter, the function and the reason; then silence."""
+    (message,) = start(**params)
+
+    assert _warn.WARNINGS[key] in message
+    assert "plain" in message
+    assert start(**params) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "decorate"),
+    [
+        ("concurrent", modal.concurrent(max_inputs=2)),
+        ("batched", lambda f: modal.batched(max_batch_size=2, wait_ms=1)(lambda x: x)),
+        ("web", modal.fastapi_endpoint()),
+        ("clustered", modal.clustered(size=2)),
+    ],
+)
+def test_decorators(engine: FakeEngine, key: str, decorate: Any) -> None:
+    """Decorators that come later warn too."""
+    app = modal.App("x")
+    app.function(serialized=True)(decorate(plain))
+    (message,) = run(app)
+
+    assert _warn.WARNINGS[key] in message
+
+
+def test_classes_and_servers(engine: FakeEngine) -> None:
+    """Classes and servers are named as not started."""
+    app = modal.App("x")
+    body = {"__module__": __name__, "__qualname__": "C"}
+    app.cls()(type("C", (), body))
+    app.server()(type("S", (), {**body, "__qualname__": "S", "start": modal.enter()(lambda self: None)}))
+
+    assert [_warn.WARNINGS[key] in message for key, message in zip(("cls", "server"), run(app), strict=True)] == [
+        True,
+        True,
+    ]
+
+
+def test_nothing_to_say(engine: FakeEngine) -> None:
+    """What works, and what Modal's run ignores as well, is silent."""
+    assert (
+        start(
+            schedule=modal.Cron("* * * * *"),
+            cpu=1,
+            memory=128,
+            gpu="any",
+            retries=1,
+            min_containers=1,
+            image=modal.Image.debian_slim().env({"A": "1"}).workdir("/x"),
+            secrets=[modal.Secret.from_dict({"A": "1"})],
+        )
+        == []
+    )
+
+
+def test_points_at_the_users_line(engine: FakeEngine) -> None:
+    """The warning is attributed to the line that starts the run."""
+    app = modal.App("x")
+    app.function(region="eu")(plain)
+    with pytest.warns(UserWarning) as caught, app.run():
+        pass
+
+    assert caught[0].filename == __file__
+
+
+def test_named_secrets(engine: FakeEngine) -> None:
+    """A named secret fails the run, with the way out."""
+    app = modal.App("x")
+    app.function(secrets=[modal.Secret.from_name("token")])(plain)
+    with pytest.raises(NotFoundError, match=r"Environment milestone.*Secret\.from_dict"), app.run():
+        pass
+
+
+def test_written_down() -> None:
+    """Every key has its row in docs/compatibility.md with the same words, and the page has no other."""
+    page = (ROOT / "docs" / "compatibility.md").read_text()
+    rows = dict(
+        re.findall(
+            r"^\| `([^`]+)` \| [^|]+ \| (.+) \|$", page.split("## Accepted with a warning")[1].split("## ")[0], re.M
+        )
+    )
+
+    assert rows == _warn.WARNINGS
+
+
+def test_unknown_key() -> None:
+    """A warning without a row cannot be made."""
+    with pytest.raises(KeyError):
+        _warn.warn_once("nothing", "x")
+
+
+def test_import_is_light() -> None:
+    """`import raymodal` and a declared program load neither Ray nor typer."""
+    program = (
+        "import raymodal as modal, sys\n"
+        "early = set(sys.modules)\n"
+        "app = modal.App('x')\n"
+        "app.function()(lambda: 1)\n"
+        "print(sorted({'ray', 'typer', 'rich', 'cloudpickle'} & set(sys.modules)), 'pydantic' in early)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert out.stdout.strip() == "[] False"

@@ -1,0 +1,186 @@
+"""The first-run checks: facts in, one clear line out. No Ray is started, and none is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from raymodal.config import Settings
+from raymodal.engine.ray import cluster
+from raymodal.engine.ray.cluster import MachineFacts, check_machine, explain_version_mismatch, store_size
+
+GIB = 1 << 30
+GOOD = MachineFacts(
+    platform="linux",
+    tmpdir="/tmp/raymodal-1000",
+    memory_bytes=16 * GIB,
+    shm_bytes=8 * GIB,
+    disk_bytes=100 * GIB,
+    disk_free_bytes=50 * GIB,
+)
+
+
+def test_a_good_machine_has_no_problems():
+    assert check_machine(GOOD) == []
+    assert check_machine(replace(GOOD, platform="darwin", shm_bytes=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fatal", "words"),
+    [
+        ({"platform": "win32"}, True, "Windows"),
+        ({"tmpdir": "/tmp/" + "d" * 60}, True, "RAYMODAL_TMPDIR"),
+        ({"disk_free_bytes": 1 * GIB}, True, "99 % full"),
+        ({"shm_bytes": 63 << 20}, True, "--shm-size"),
+        ({"shm_bytes": 64 << 20}, False, "slow"),
+        ({"shm_bytes": 256 << 20}, False, "/dev/shm"),
+    ],
+)
+def test_each_problem_is_one_line_with_the_way_out(change, fatal, words):
+    [problem] = check_machine(replace(GOOD, **change))
+    assert problem.is_fatal is fatal
+    assert words in problem.text
+    assert "\n" not in problem.text
+
+
+def test_the_deepest_folder_that_passes_really_fits_into_a_socket_path(tmp_path):
+    folder = "/" + "d" * (cluster._LONGEST_TMPDIR - 1)
+    assert check_machine(replace(GOOD, tmpdir=folder)) == []
+    path = f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(FileNotFoundError):  # not "path too long"
+        probe.connect(path)
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="too long"):
+        probe.connect("/d" + path)
+
+
+def test_the_store_keeps_within_the_shared_memory():
+    assert store_size(GOOD) == 16 * GIB * 3 // 10
+    assert store_size(replace(GOOD, shm_bytes=GIB)) == GIB * 9 // 10
+    assert store_size(replace(GOOD, shm_bytes=1)) == 76 << 20
+    assert store_size(replace(GOOD, shm_bytes=None)) == 16 * GIB * 3 // 10
+
+
+def test_a_version_mismatch_names_both_sides():
+    text = explain_version_mismatch(
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1\n"
+        "This process on node 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    assert text is not None
+    assert "Python 3.12.1" in text
+    assert "Python 3.11.7" in text
+    assert "\n" not in text
+    assert explain_version_mismatch("connection refused") is None
+
+
+def test_a_kept_cluster_counts_only_if_it_answers(tmp_path):
+    assert cluster._kept_address(tmp_path) is None
+    record = tmp_path / "cluster.json"
+    for broken in ("", "{", "[]", "{}"):
+        record.write_text(broken)
+        assert cluster._kept_address(tmp_path) is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        record.write_text(json.dumps({"address": address}))
+        assert cluster._kept_address(tmp_path) == address
+    assert cluster._kept_address(tmp_path) is None
+
+
+def test_the_temporary_folder_is_ours_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    chosen = cluster._choose_tmpdir(Settings(home=tmp_path))
+    assert os.stat(chosen).st_mode & 0o777 == 0o700
+    assert chosen == cluster._choose_tmpdir(Settings(home=tmp_path))
+    assert cluster._choose_tmpdir(Settings(home=tmp_path, tmpdir="/x/y")) == "/x/y"
+
+
+def test_a_temporary_folder_that_is_too_deep_is_passed_over(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert not cluster._choose_tmpdir(Settings(home=tmp_path)).startswith(str(deep))
+
+
+def test_sessions_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_path):
+    dead, living, foreign = (tmp_path / f"session_{name}" for name in ("dead", "living", "foreign"))
+    for folder in (dead, living, foreign):
+        (folder / "logs").mkdir(parents=True)
+    (dead / cluster._LOCK_FILE).touch()
+    held = cluster._hold_session(str(living))
+    assert held is not None
+    cluster._sweep(str(tmp_path))
+    assert [folder.exists() for folder in (dead, living, foreign)] == [False, True, True]
+    os.close(held)
+    cluster._sweep(str(tmp_path))
+    assert not living.exists()
+
+
+def test_the_cluster_starts_on_a_thread_that_lasts():
+    seen: list[threading.Thread] = []
+    starter = threading.Thread(
+        target=lambda: cluster._on_lasting_thread(lambda: seen.append(threading.current_thread())), daemon=True
+    )
+    starter.start()
+    starter.join()
+    assert seen[0] is not starter
+    assert seen[0].is_alive()
+    cluster._on_lasting_thread(lambda: seen.append(threading.current_thread()))
+    assert seen[1] is threading.main_thread()
+
+
+def test_an_error_on_the_lasting_thread_reaches_the_caller():
+    caught: list[BaseException] = []
+
+    def run() -> None:
+        def fail() -> None:
+            raise KeyError("x")
+
+        try:
+            cluster._on_lasting_thread(fail)
+        except KeyError as error:
+            caught.append(error)
+
+    starter = threading.Thread(target=run)
+    starter.start()
+    starter.join()
+    assert len(caught) == 1
+
+
+def test_the_programs_own_sigterm_handler_comes_back():
+    def mine(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        restore = cluster._keep_sigterm_handler()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        restore()
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_bytecode_goes_home_only_where_ray_has_none(tmp_path, monkeypatch):
+    package = tmp_path / "ray"
+    (package / "_private").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    source = package / "_private" / "worker.py"
+    source.touch()
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: type("S", (), {"origin": str(package / "__init__.py")})
+    )
+    home = tmp_path / "home"
+    assert cluster._bytecode_environment(home) == {
+        "PYTHONPYCACHEPREFIX": str(home / "pycache"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    compiled = cluster.importlib.util.cache_from_source(str(source))
+    os.makedirs(os.path.dirname(compiled))
+    open(compiled, "w").close()
+    assert cluster._bytecode_environment(home) == {}
