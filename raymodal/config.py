@@ -34,6 +34,7 @@ class Settings:
     traceback: bool = False  # show raymodal's own frames too
     async_warnings: bool = True
     dashboard: bool = False
+    fork: bool = True  # containers on nodes that raymodal starts are forked from a template
     read_only_arrays: bool = False  # large arrays arrive read-only and without a copy
     max_outstanding: int = 1000  # inputs of one map reported as demand; Modal's figure
     stop_grace_s: float = 2.0  # at a normal end of a run, spawned calls that still run may take this long

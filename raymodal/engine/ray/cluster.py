@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raymodal.config import Settings
+from raymodal.engine.ray.template import node as template
 from raymodal.exception import AuthError, ConnectionError, ExecutionError, InvalidError, VersionError
 from raymodal.plan.resources import ACCELERATOR_LABEL, NodeFacts
 
@@ -452,7 +453,7 @@ def _start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any]
     leftovers: list[str] = []
     try:
         try:
-            with _quiet_ray(), _own_node(environment, log_monitor, settings.dashboard):
+            with _quiet_ray(), _own_node(environment, log_monitor, settings.dashboard, settings.fork):
                 ray.init(**arguments)
         except Exception as error:  # noqa: BLE001 -- whatever it is, plain Ray is the answer
             logger.debug("the fast start failed, starting Ray plainly: %r", error)
@@ -529,7 +530,7 @@ while kill -0 "$PPID" 2>/dev/null; do sleep 10; done
 
 
 @contextlib.contextmanager
-def _own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool) -> Iterator[None]:
+def _own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool, fork: bool) -> Iterator[None]:
     """While this lasts, `ray.init` starts our kind of node.
 
     All that relies on Ray's private names is here; FAST_START section 4 has the measurements. Against a plain start:
@@ -559,12 +560,16 @@ def _own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool) -
     plain_node, plain_get_node, plain_start = ray_node.Node, services.get_node, services.start_ray_process
 
     class _OwnNode(plain_node):  # type: ignore[misc, valid-type]
+        _template: subprocess.Popen[bytes] | None = None
+
         def __init__(self, ray_params: Any, **kwargs: Any) -> None:
             _half_started.append(self)
             ray_params.node_ip_address = "127.0.0.1"
             ray_params.no_monitor = True
             ray_params.include_log_monitor = log_monitor
             ray_params.env_vars = {**(ray_params.env_vars or {}), **environment}
+            if fork:
+                ray_params.setup_worker_path = template.LAUNCHER
             services.get_node = self._get_node
             try:
                 super().__init__(ray_params, **kwargs)
@@ -611,7 +616,12 @@ def _own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool) -
                 if not dashboard:
                     agent = f"--dashboard_agent_command={shell} {stand_in}"
                     command = [agent if part.startswith("--dashboard_agent_command=") else part for part in command]
-                return plain_start(command, *args, **kwargs)
+                started = plain_start(command, *args, **kwargs)
+                if fork:
+                    environ = {**os.environ, **(kwargs.get("env_updates") or {})}
+                    with contextlib.suppress(OSError):
+                        self._template = template.start(self._session_dir, started.process.pid, environ)
+                return started
 
             services.start_ray_process = start
             try:
@@ -625,15 +635,20 @@ def _own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool) -
             # Ray asks one process after the other to end and waits up to a second for each. By now the driver has taken its
             # leave, the containers have run their exit hooks, and nothing here is to be kept: all at once.
             processes = [info.process for infos in self.all_processes.values() for info in infos]
+            if self._template is not None:
+                processes.append(self._template)
             raylets = [info.process.pid for info in self.all_processes.get("raylet", ())]
             self.all_processes.clear()
-            workers = [worker for raylet in raylets for worker in _descendants(raylet)]
+            workers = [worker for parent in (*raylets, *self._templates()) for worker in _descendants(parent)]
             for process in processes:
                 process.kill()
             _kill(workers)
             for process in processes:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(1.0)
+                    process.wait(5.0)
+
+        def _templates(self) -> list[int]:
+            return [self._template.pid] if self._template is not None else []
 
     ray_node.Node = _OwnNode
     try:
@@ -792,10 +807,14 @@ def _start_watchdog(session: str, session_dir: str) -> subprocess.Popen[bytes] |
 def _stop_watchdog(watchdog: subprocess.Popen[bytes] | None) -> None:
     if watchdog is None or watchdog.stdin is None:
         return
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with contextlib.suppress(OSError):
         watchdog.stdin.write(b"done\n")
         watchdog.stdin.close()
-        watchdog.wait(1.0)
+    try:
+        watchdog.wait(5.0)
+    except subprocess.TimeoutExpired:  # a machine that is very busy
+        watchdog.kill()
+        watchdog.wait()
 
 
 def _hold_session(session_dir: str) -> int | None:

@@ -1,0 +1,123 @@
+"""The template as whoever starts a node sees it: its folder, its start, and what became of the workers there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_SERVER = str(Path(__file__).with_name("server.py"))
+_NO_JOB = "ffffffff"
+_RAYLETS_OWN = {"RAY_LD_PRELOAD_ON_WORKERS": "0"}
+"""What the raylet sets for its workers unless told otherwise: the template must not differ from them in what Ray reads."""
+
+
+def is_supported() -> bool:
+    """Whether this system can fork Ray workers: Linux only, since macOS's own libraries do not survive a fork."""
+    return sys.platform.startswith("linux")
+
+
+def folder_of(session_dir: str, raylet_pid: int) -> str:
+    """Where the launcher looks for the template of this raylet."""
+    return os.path.join(session_dir, f"template-{raylet_pid}")
+
+
+def prepare(session_dir: str, raylet_pid: int) -> int:
+    """Make the folder and take its lock, so that launchers wait for a template that is about to start.
+
+    Returns:
+        The lock's file descriptor, for `start`.
+    """
+    folder = folder_of(session_dir, raylet_pid)
+    os.mkdir(folder, 0o700)
+    lock = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def start(session_dir: str, raylet_pid: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the template of a raylet that has just been started with `environment`.
+
+    Raises:
+        OSError: it cannot be started; workers then start as Ray starts them.
+    """
+    lock = prepare(session_dir, raylet_pid)
+    log = os.open(os.path.join(session_dir, "logs", "raymodal_template.log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    try:
+        return subprocess.Popen(
+            [sys.executable, _SERVER, folder_of(session_dir, raylet_pid), str(lock)],
+            env={**_RAYLETS_OWN, **environment, "RAY_RAYLET_PID": str(raylet_pid), "RAY_JOB_ID": _NO_JOB},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            start_new_session=True,  # Ctrl-C in the terminal is not for it
+        )
+    finally:
+        os.close(lock)
+        os.close(log)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """How the workers of one node have been started.
+
+    Attributes:
+        forked: by the template.
+        plain: as Ray does: reason -> how many.
+        refused: why this node goes on without a template, if it does.
+        is_alive: whether a template lives.
+    """
+
+    forked: int = 0
+    plain: Mapping[str, int] = field(default_factory=dict)
+    refused: str | None = None
+    is_alive: bool = False
+
+
+def starts_of(session_dir: str) -> dict[int, Starts]:
+    """How workers were started on the nodes of a session on this machine, by raylet pid."""
+    found: dict[int, Starts] = {}
+    for folder in sorted(Path(session_dir).glob("template-*")):
+        pid, _, job = folder.name.partition("-")[2].partition("-")
+        if not pid.isdigit() or job:
+            continue
+        forked, plain = 0, Counter[str]()
+        folders = [folder, *Path(session_dir).glob(f"{folder.name}-*")]
+        refused = None
+        is_alive = False
+        for one in folders:
+            with contextlib.suppress(OSError):
+                for line in (one / "starts").read_text(errors="replace").splitlines():
+                    how, _, rest = line.partition(" ")
+                    if how == "forked":
+                        forked += 1
+                    else:
+                        plain[rest] += 1
+            with contextlib.suppress(OSError):
+                refused = (one / "refused").read_text(errors="replace").strip()
+            is_alive = is_alive or _is_locked(one / "lock")
+        found[int(pid)] = Starts(forked, dict(plain), refused, is_alive)
+    return found
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,44 @@
+"""What of raymodal a template loads beforehand: all that a container needs before it looks for the user's code."""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = (
+    "cloudpickle",
+    "raymodal",
+    "raymodal.engine.ray.actor",
+    "raymodal.engine.ray.controller",
+    "raymodal.engine.ray.store",
+    "raymodal.engine.client",
+    "raymodal._alias",
+    "raymodal.app",
+    "raymodal.functions",
+    "raymodal.image",
+    "raymodal.exception",
+    "raymodal._traceback",
+)
+
+
+def preload() -> None:
+    """Import the container runtime and have pydantic build what it would build on first use.
+
+    Only modules that start no thread and read no setting: a container's settings are its own.
+    """
+    for name in _MODULES:
+        importlib.import_module(name)
+    from pydantic import BaseModel
+
+    import raymodal.spec.function
+    import raymodal.spec.image  # noqa: F401
+
+    for model in _below(BaseModel):
+        if model.__module__.startswith("raymodal."):
+            model.model_rebuild()
+
+
+def _below(kind: type) -> list[type]:
+    found = []
+    for one in kind.__subclasses__():
+        found += [one, *_below(one)]
+    return found
