@@ -20,11 +20,13 @@ import json, os, socket, sys, threading, time
 from pathlib import Path
 from raymodal.config import Settings
 from raymodal.engine.ray import cluster, logs
+from raymodal.engine.ray.cluster import node
+from raymodal.engine.ray.cluster.ending import descendants
 settings = Settings(home=Path(sys.argv[1]))
 
 def everything():
     # All that is below this process, and what a container started and let go of.
-    below = cluster._descendants(os.getpid())
+    below = descendants(os.getpid())
     return sorted(set(below) | {int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ")
                                 if can_read(p) and b"RAYMODAL_SESSION=%d-" % os.getpid() in p.read_bytes()})
 
@@ -250,17 +252,17 @@ def test_a_program_that_uses_ray_itself_keeps_its_ray(tmp_path):
     assert done.stdout == "fine\n"
 
 
-@pytest.mark.parametrize("broken", ["_free_port", "_STAND_IN_AGENT"])
+@pytest.mark.parametrize("broken", ["free_port", "STAND_IN_AGENT"])
 def test_the_fast_start_falls_back_to_the_plain_one(tmp_path, broken):
     done = run(
         """
         broken = sys.argv[2]
-        if broken == "_free_port":  # fails half way
+        if broken == "free_port":  # fails half way
             def fail():
                 raise AttributeError("another Ray")
-            cluster._free_port = fail
+            node.free_port = fail
         else:  # a raylet that does not live
-            cluster._STAND_IN_AGENT = "kill -9 $PPID"
+            node.STAND_IN_AGENT = "kill -9 $PPID"
         c = cluster.connect(settings, num_cpus=1)
         import ray
         assert c.is_own and ray.get(ray.remote(lambda: 7).remote()) == 7

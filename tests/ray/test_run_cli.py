@@ -437,9 +437,9 @@ def main():
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> Iterator[str]:
     """The address of a Ray that the user started."""
-    from raymodal.engine.ray.cluster import _free_port
+    from raymodal.engine.ray.cluster.node import free_port
 
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     options = ["--head", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--num-cpus=2", "--block"]
     quick = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
     folder = f"--temp-dir={tmp_path_factory.mktemp('r')}"

@@ -13,8 +13,18 @@ from dataclasses import replace
 import pytest
 
 from raymodal.config import Settings
-from raymodal.engine.ray import cluster
-from raymodal.engine.ray.cluster import MachineFacts, check_machine, explain_version_mismatch, store_size
+from raymodal.engine.ray.cluster import bytecode
+from raymodal.engine.ray.cluster.attach import explain_version_mismatch, kept_address
+from raymodal.engine.ray.cluster.connection import on_lasting_thread
+from raymodal.engine.ray.cluster.ending import LOCK_FILE, hold_session, sweep
+from raymodal.engine.ray.cluster.machine import (
+    LONGEST_TMPDIR,
+    MachineFacts,
+    check_machine,
+    choose_tmpdir,
+    store_size,
+)
+from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler
 
 GIB = 1 << 30
 GOOD = MachineFacts(
@@ -51,7 +61,7 @@ def test_each_problem_is_one_line_with_the_way_out(change, fatal, words):
 
 
 def test_the_deepest_folder_that_passes_really_fits_into_a_socket_path(tmp_path):
-    folder = "/" + "d" * (cluster._LONGEST_TMPDIR - 1)
+    folder = "/" + "d" * (LONGEST_TMPDIR - 1)
     assert check_machine(replace(GOOD, tmpdir=folder)) == []
     path = f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(FileNotFoundError):  # not "path too long"
@@ -80,57 +90,57 @@ def test_a_version_mismatch_names_both_sides():
 
 
 def test_a_kept_cluster_counts_only_if_it_answers(tmp_path):
-    assert cluster._kept_address(tmp_path) is None
+    assert kept_address(tmp_path) is None
     record = tmp_path / "cluster.json"
     for broken in ("", "{", "[]", "{}"):
         record.write_text(broken)
-        assert cluster._kept_address(tmp_path) is None
+        assert kept_address(tmp_path) is None
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         record.write_text(json.dumps({"address": address}))
-        assert cluster._kept_address(tmp_path) == address
-    assert cluster._kept_address(tmp_path) is None
+        assert kept_address(tmp_path) == address
+    assert kept_address(tmp_path) is None
 
 
 def test_the_temporary_folder_is_ours_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
-    chosen = cluster._choose_tmpdir(Settings(home=tmp_path))
+    chosen = choose_tmpdir(Settings(home=tmp_path))
     assert os.stat(chosen).st_mode & 0o777 == 0o700
-    assert chosen == cluster._choose_tmpdir(Settings(home=tmp_path))
-    assert cluster._choose_tmpdir(Settings(home=tmp_path, tmpdir="/x/y")) == "/x/y"
+    assert chosen == choose_tmpdir(Settings(home=tmp_path))
+    assert choose_tmpdir(Settings(home=tmp_path, tmpdir="/x/y")) == "/x/y"
 
 
 def test_a_temporary_folder_that_is_too_deep_is_passed_over(tmp_path, monkeypatch):
     deep = tmp_path / ("d" * 60)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    assert not cluster._choose_tmpdir(Settings(home=tmp_path)).startswith(str(deep))
+    assert not choose_tmpdir(Settings(home=tmp_path)).startswith(str(deep))
 
 
 def test_sessions_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_path):
     dead, living, foreign = (tmp_path / f"session_{name}" for name in ("dead", "living", "foreign"))
     for folder in (dead, living, foreign):
         (folder / "logs").mkdir(parents=True)
-    (dead / cluster._LOCK_FILE).touch()
-    held = cluster._hold_session(str(living))
+    (dead / LOCK_FILE).touch()
+    held = hold_session(str(living))
     assert held is not None
-    cluster._sweep(str(tmp_path))
+    sweep(str(tmp_path))
     assert [folder.exists() for folder in (dead, living, foreign)] == [False, True, True]
     os.close(held)
-    cluster._sweep(str(tmp_path))
+    sweep(str(tmp_path))
     assert not living.exists()
 
 
 def test_the_cluster_starts_on_a_thread_that_lasts():
     seen: list[threading.Thread] = []
     starter = threading.Thread(
-        target=lambda: cluster._on_lasting_thread(lambda: seen.append(threading.current_thread())), daemon=True
+        target=lambda: on_lasting_thread(lambda: seen.append(threading.current_thread())), daemon=True
     )
     starter.start()
     starter.join()
     assert seen[0] is not starter
     assert seen[0].is_alive()
-    cluster._on_lasting_thread(lambda: seen.append(threading.current_thread()))
+    on_lasting_thread(lambda: seen.append(threading.current_thread()))
     assert seen[1] is threading.main_thread()
 
 
@@ -142,7 +152,7 @@ def test_an_error_on_the_lasting_thread_reaches_the_caller():
             raise KeyError("x")
 
         try:
-            cluster._on_lasting_thread(fail)
+            on_lasting_thread(fail)
         except KeyError as error:
             caught.append(error)
 
@@ -157,7 +167,7 @@ def test_the_programs_own_sigterm_handler_comes_back():
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        restore = cluster._keep_sigterm_handler()
+        restore = keep_sigterm_handler()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         restore()
         assert signal.getsignal(signal.SIGTERM) is mine
@@ -176,11 +186,11 @@ def test_bytecode_goes_home_only_where_ray_has_none(tmp_path, monkeypatch):
         "importlib.util.find_spec", lambda name: type("S", (), {"origin": str(package / "__init__.py")})
     )
     home = tmp_path / "home"
-    assert cluster._bytecode_environment(home) == {
+    assert bytecode.environment(home) == {
         "PYTHONPYCACHEPREFIX": str(home / "pycache"),
         "PYTHONDONTWRITEBYTECODE": "",
     }
-    compiled = cluster.importlib.util.cache_from_source(str(source))
+    compiled = bytecode.importlib.util.cache_from_source(str(source))
     os.makedirs(os.path.dirname(compiled))
     open(compiled, "w").close()
-    assert cluster._bytecode_environment(home) == {}
+    assert bytecode.environment(home) == {}

@@ -1,0 +1,78 @@
+"""What this process must put up with while it talks to Ray: its chatter, its signal handlers, its variables."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def quiet_ray() -> Iterator[None]:
+    """No banner, no tips, no notes about the token: what the user must know is said by us.
+
+    And no C++ stack when this process is told to end: Ray's handler for failing processes also answers SIGTERM with one.
+
+    `warnings` stays as it is: its filters belong to the whole process, and the user's file may set some while we connect
+    on another thread.
+    """
+    from ray._private import ray_constants
+
+    ray_logger = logging.getLogger("ray")
+    level = ray_logger.level
+    ray_logger.setLevel(logging.ERROR)
+    # The constant rather than the variable that it is read from: containers inherit those, and theirs are to stay.
+    without_stack = getattr(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", None)
+    if without_stack is not None:
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    try:
+        yield
+    finally:
+        if without_stack is not None:
+            ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = without_stack
+        if level > logging.ERROR:
+            ray_logger.setLevel(level)
+
+
+def keep_sigterm_handler() -> Callable[[], None]:
+    """`ray.init` takes SIGTERM over; a program that has its own handler gets it back. (The default one is better off
+    with Ray's, which exits in order.)
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    theirs = signal.getsignal(signal.SIGTERM)
+    if theirs in (signal.SIG_DFL, None):
+        return lambda: None
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, theirs)
+
+    return restore
+
+
+@contextlib.contextmanager
+def changed_environment(changes: dict[str, str]) -> Iterator[None]:
+    """Start processes with `changes`. Only for the plain start, which has no parameter for it."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def restore_auth_mode(before: str | None) -> None:
+    """Ray turns token authentication on for the whole process; a later connection to a cluster without it must work
+    again.
+    """
+    if before is None and os.environ.pop("RAY_AUTH_MODE", None) is not None:
+        with contextlib.suppress(Exception):
+            importlib.import_module("ray._raylet").Config.initialize("")
