@@ -650,7 +650,9 @@ class StoreCore:
         place = queue.partitions.get(name)
         if place is None:
             place = queue.partitions[name] = _Partition()
-            place.expires_at = self._clock() + _DAY_S  # its own time is forgotten; Modal's default
+        if place.expires_at <= self._clock():
+            # Its own time is forgotten, also where another getter has made it anew meanwhile; Modal's default.
+            place.expires_at = self._clock() + _DAY_S
         place.items = deque(sorted([*items, *place.items]))
         place.size += sum(len(item.data) for item in items)
         self._settle(queue, name)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raymodal.engine.store import Limits, StoreCore
@@ -469,6 +469,7 @@ steps = st.lists(
 
 
 @settings(deadline=None)
+@example([("get", 1), ("yield", 0), ("put", 2), ("get", 0), ("cancel", 0)])
 @given(steps)
 def test_each_item_goes_to_exactly_one_getter(plan: list[Step]) -> None:
     """Any interleaving of puts, gets, cancellations and withdrawals: nothing is lost, doubled or left in two places.
