@@ -26,6 +26,8 @@ from raymodal.engine.ray.cluster.ending import (
 from raymodal.engine.ray.cluster.machine import check_machine, choose_tmpdir, gather_facts, store_size
 from raymodal.engine.ray.cluster.node import half_started, own_node
 from raymodal.engine.ray.cluster.quiet import changed_environment, keep_sigterm_handler, quiet_ray, restore_auth_mode
+from raymodal.engine.ray.template import node as template
+from raymodal.engine.ray.template import selftest
 from raymodal.exception import ExecutionError
 
 logger = logging.getLogger("raymodal")
@@ -94,9 +96,13 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
     session_dir = str(node.get_session_dir_path())
     held = hold_session(session_dir)
     watchdog = start_watchdog(session, session_dir)
+    for raylet in raylets(node):
+        if os.path.isdir(template.folder_of(session_dir, raylet)):
+            selftest.ensure(settings.home, session_dir, raylet)
 
     def close() -> None:
         workers = [worker for raylet in raylets(node) for worker in descendants(raylet)]
+        workers += template.workers_of(session_dir)
         with contextlib.suppress(Exception):
             ray.shutdown()
         kill(workers)

@@ -8,6 +8,12 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False  # `typing` takes longer to import than all of this file
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
 ANSWER_S = 5.0
 """How long a template may take to fork before it counts as hung."""
 BOOT_S = 15.0
@@ -27,7 +33,7 @@ class Refused(Exception):
     """This worker is not for forking; the text says why."""
 
 
-def option(arguments, name):
+def option(arguments: list[str], name: str) -> str | None:
     """The value of `--name=value`, or None."""
     for argument in arguments:
         if argument.startswith(name):
@@ -35,8 +41,8 @@ def option(arguments, name):
     return None
 
 
-def template_folder(arguments, environment):
-    """The folder of this node's template.
+def template_folder(arguments: list[str], environment: dict[bytes, bytes]) -> str:
+    """The folder of this node's template, or of the job's own where one template for all jobs is not trusted (`per_job`).
 
     Raises:
         Refused: these are not the arguments of a worker that can be forked.
@@ -48,10 +54,15 @@ def template_folder(arguments, environment):
     folder = os.path.join(temp, session, "template-" + raylet.decode())
     if os.path.exists(os.path.join(folder, "per_job")):
         folder += "-" + environment.get(b"RAY_JOB_ID", b"").decode()
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
+        os.close(os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR, 0o600))
     return folder
 
 
-def worker_of(arguments, environment):
+def worker_of(arguments: list[str], environment: dict[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
     """The worker's own arguments, and its environment.
 
     Raises:
@@ -88,7 +99,7 @@ def worker_of(arguments, environment):
     return [a for a in arguments if not a.startswith((_CONTEXT, _LANGUAGE))], environment
 
 
-def ask(folder, arguments, environment):
+def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes]) -> int:
     """Have the template fork.
 
     Returns:
@@ -98,7 +109,6 @@ def ask(folder, arguments, environment):
         Refused: it did not; the text says why.
     """
     import marshal
-
     from _socket import AF_UNIX, SCM_RIGHTS, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket
 
     blocked = sorted(int(one) for one in _signals_blocked())
@@ -132,7 +142,7 @@ def ask(folder, arguments, environment):
     return int(answer[1:])
 
 
-def _connect(folder, make):
+def _connect(folder: str, make: "Callable[[], socket]") -> "socket":
     """A connection to the template; starts one where none lives."""
     path = os.path.join(folder, "s")
     refused = os.path.join(folder, "refused")
@@ -153,11 +163,11 @@ def _connect(folder, make):
             pass
         _revive(folder)
         if time.monotonic() > deadline:
-            raise Refused("the template was not ready in time: %s" % last)
+            raise Refused(f"the template was not ready in time: {last}")
         time.sleep(0.004)
 
 
-def _revive(folder):
+def _revive(folder: str) -> None:
     """Start a template if none lives. One that lives holds the lock, from before its first import."""
     import fcntl
 
@@ -175,7 +185,7 @@ def _revive(folder):
         count = len(boots.read())
         boots.write(".")
     if count >= MAX_BOOTS:
-        _write(os.path.join(folder, "refused"), "its template ended %d times" % count)
+        _write(os.path.join(folder, "refused"), f"its template ended {count} times")
         os.close(lock)
         return
     server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py")
@@ -186,6 +196,11 @@ def _revive(folder):
             if os.fork() == 0:
                 os.set_inheritable(lock, True)
                 environment = {**os.environb, b"RAY_JOB_ID": job_of(folder, os.environb)}
+                log = os.path.join(os.path.dirname(folder), "logs", "raymodal_template.log")
+                out = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(out, 1)
+                os.dup2(out, 2)
                 os.execve(sys.executable, [sys.executable, server, folder, str(lock)], environment)
         finally:
             os._exit(0)
@@ -193,41 +208,41 @@ def _revive(folder):
     os.close(lock)
 
 
-def job_of(folder, environment):
+def job_of(folder: str, environment: "Mapping[bytes, bytes]") -> bytes:
     """The job that the template's Ray is told of: none, unless each job has a template of its own."""
     is_per_job = not os.path.basename(folder).partition("-")[2].isdigit()
     return environment.get(b"RAY_JOB_ID", b"ffffffff") if is_per_job else b"ffffffff"
 
 
-def _pair(credentials):
-    return tuple(int.from_bytes(credentials[at : at + 4], sys.byteorder) for at in (0, 4))
+def _pair(credentials: bytes) -> tuple[int, int]:
+    return int.from_bytes(credentials[:4], sys.byteorder), int.from_bytes(credentials[4:8], sys.byteorder)
 
 
-def _signals_blocked():
-    import _signal
+def _signals_blocked() -> "set[int]":
+    import _signal  # type: ignore[import-not-found]  # a third of the import of `signal`
 
-    return _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    return set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ()))
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def _kill(pid):
+def _kill(pid: int) -> None:
     try:
         os.kill(pid, 9)
     except OSError:
         pass
 
 
-def _write(path, text):
+def _write(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text + "\n")
 
 
-def note(folder, text):
+def note(folder: str, text: str) -> None:
     """One line for `raymodal cluster status`: short, so that lines of several launchers do not mix."""
     try:
         fd = os.open(os.path.join(folder, "starts"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -237,7 +252,7 @@ def note(folder, text):
         pass
 
 
-def plain(arguments):
+def plain(arguments: list[str]) -> "NoReturn":
     """Start the worker as Ray does. Does not return."""
     context = option(arguments, _CONTEXT)
     worker = arguments[0]
@@ -251,11 +266,12 @@ def plain(arguments):
         import importlib.util
 
         found = importlib.util.find_spec("ray")
-        setup = os.path.join(os.path.dirname(found.origin), "_private", "workers", "setup_worker.py")
+        package = os.path.dirname(found.origin or "") if found is not None else ""
+        setup = os.path.join(package, "_private", "workers", "setup_worker.py")
     os.execv(sys.executable, [sys.executable, setup, *arguments])
 
 
-def main():
+def main() -> None:
     arguments = sys.argv[1:]
     folder = None
     try:
@@ -263,13 +279,13 @@ def main():
         folder = template_folder(arguments, environment)
         own, environment = worker_of(arguments, environment)
         pid = ask(folder, own, environment)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it must never fail
         reason = str(error) if isinstance(error, Refused) else repr(error)
         if folder is not None:
             note(folder, "plain " + reason)
         plain(arguments)
     else:
-        note(folder, "forked %d" % pid)
+        note(folder, f"forked {pid}")
         sys.stdout.flush()
         os._exit(0)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -65,6 +68,38 @@ def start(session_dir: str, raylet_pid: int, environment: Mapping[str, str]) -> 
         os.close(log)
 
 
+def decide(session_dir: str, raylet_pid: int, *, mode: str, reason: str = "") -> None:
+    """Set how workers of this node start from now on: `nil` (one template for all jobs), `job` (one for each), `plain`."""
+    folder = Path(folder_of(session_dir, raylet_pid))
+    if mode == "job":
+        (folder / "per_job").touch()
+    elif mode == "plain":
+        (folder / "refused").write_text(reason + "\n")
+    if mode != "nil":
+        _end(folder)
+
+
+def renew(session_dir: str) -> None:
+    """End the templates of a session on this machine; the next worker's launcher starts another one.
+
+    For code that has changed since a template imported it. Workers that run go on.
+    """
+    for folder in Path(session_dir).glob("template-*"):
+        _end(folder)
+        with contextlib.suppress(OSError):
+            (folder / "boots").unlink()  # this end is no sign of trouble
+
+
+def _end(folder: Path) -> None:
+    """Kill the template of a folder. Its children share its command line, so it is told by its socket."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        connection.connect(str(folder / "s"))
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid == os.geteuid():
+            os.kill(pid, signal.SIGKILL)
+
+
 @dataclass(frozen=True)
 class Starts:
     """How the workers of one node have been started.
@@ -106,6 +141,27 @@ def starts_of(session_dir: str) -> dict[int, Starts]:
             is_alive = is_alive or _is_locked(one / "lock")
         found[int(pid)] = Starts(forked, dict(plain), refused, is_alive)
     return found
+
+
+def workers_of(session_dir: str) -> list[int]:
+    """Workers of a session that were forked and still live, also where their template does not any more."""
+    found = []
+    for starts in Path(session_dir).glob("template-*/starts"):
+        with contextlib.suppress(OSError):
+            for line in starts.read_text(errors="replace").splitlines():
+                how, _, pid = line.partition(" ")
+                if how == "forked" and pid.isdigit() and _has_open(int(pid), session_dir):
+                    found.append(int(pid))
+    return found
+
+
+def _has_open(pid: int, folder: str) -> bool:
+    """Whether a process has a file below a folder open: a pid alone may belong to somebody else by now."""
+    for fd in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd).startswith(os.path.join(folder, "")):
+                return True
+    return False
 
 
 def _is_locked(path: Path) -> bool:

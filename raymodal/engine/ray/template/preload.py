@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _MODULES = (
     "cloudpickle",
@@ -29,16 +33,15 @@ def preload() -> None:
         importlib.import_module(name)
     from pydantic import BaseModel
 
-    import raymodal.spec.function
-    import raymodal.spec.image  # noqa: F401
-
+    for name in ("function", "image", "cls", "app", "storage"):
+        importlib.import_module(f"raymodal.spec.{name}")
     for model in _below(BaseModel):
         if model.__module__.startswith("raymodal."):
             model.model_rebuild()
 
 
-def _below(kind: type) -> list[type]:
-    found = []
+def _below(kind: type[BaseModel]) -> list[type[BaseModel]]:
+    found: list[type[BaseModel]] = []
     for one in kind.__subclasses__():
         found += [one, *_below(one)]
     return found

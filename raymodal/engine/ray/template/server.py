@@ -19,10 +19,11 @@ import sys
 import time
 import traceback
 import types
+from typing import Any
 
 # The launcher's, which lies beside this file; neither is imported as a part of raymodal, which stays unloaded until `preload`.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from launcher import PER_WORKER, UNSAFE_PREFIXES  # noqa: E402 - see above
+from launcher import PER_WORKER, UNSAFE_PREFIXES  # type: ignore[import-not-found]
 
 REQUEST_S = 2.0
 """How long a launcher may take to say what it wants; the others wait meanwhile."""
@@ -51,14 +52,16 @@ _RAY_MODULES = (
 )
 
 
-def default_worker_path():
+def default_worker_path() -> str:
     import importlib.util
 
     found = importlib.util.find_spec("ray")  # without importing it
-    return os.path.join(os.path.dirname(found.origin), "_private", "workers", "default_worker.py")
+    return os.path.join(
+        os.path.dirname(found.origin if found and found.origin else ""), "_private", "workers", "default_worker.py"
+    )
 
 
-def preload():
+def preload() -> None:
     """Import what containers need. Ray must be there; raymodal's own modules may be missing on a foreign node."""
     import importlib
 
@@ -75,7 +78,7 @@ def preload():
         ours.preload()
 
 
-def _state_problem():
+def _state_problem() -> str | None:
     """Why a fork of this process would not be safe, or None."""
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
@@ -86,11 +89,21 @@ def _state_problem():
 class Server:
     """The loop. `changes` is what importing Ray did to the environment, to be done to every child's."""
 
-    def __init__(self, folder, listener, raylet_pid, changes):
+    def __init__(
+        self,
+        folder: str,
+        listener: socket.socket,
+        raylet_pid: int,
+        lock: int,
+        environment: dict[bytes, bytes],
+        changes: dict[bytes, bytes | None],
+    ) -> None:
         self.folder = folder
         self.listener = listener
+        self.lock = lock
+        self.environment = environment
         self.changes = changes
-        self.children = set()
+        self.children: set[int] = set()
         self.is_done = False
         self.raylet = os.pidfd_open(raylet_pid) if hasattr(os, "pidfd_open") else None
         self.raylet_pid = raylet_pid
@@ -106,7 +119,7 @@ class Server:
             self.code = compile(file.read(), path, "exec", dont_inherit=True)
         self.worker_path = path
 
-    def serve(self):
+    def serve(self) -> None:
         poll = select.poll()
         for fd in (self.listener.fileno(), self.wake_r, *([self.raylet] if self.raylet is not None else [])):
             poll.register(fd, select.POLLIN)
@@ -123,7 +136,7 @@ class Server:
         self.listener.close()
         self.end_children()
 
-    def reap(self):
+    def reap(self) -> None:
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -133,7 +146,7 @@ class Server:
                 return
             self.children.discard(pid)
 
-    def accept(self):
+    def accept(self) -> None:
         try:
             connection, _ = self.listener.accept()
         except BlockingIOError:
@@ -144,11 +157,11 @@ class Server:
         with connection:
             try:
                 self.answer(connection)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - said to the launcher, which starts the worker plainly
                 with contextlib.suppress(OSError):
                     connection.sendall(b"n" + repr(error).encode()[:300].replace(b"\n", b" ") + b"\n")
 
-    def turn_away(self):
+    def turn_away(self) -> None:
         """No file descriptor is left to take a connection with: say so to one launcher, so that none waits."""
         os.close(self.spare)
         try:
@@ -161,7 +174,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self.spare = os.open(os.devnull, os.O_RDONLY)
 
-    def answer(self, connection):
+    def answer(self, connection: socket.socket) -> None:
         connection.settimeout(REQUEST_S)
         _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.geteuid():
@@ -188,7 +201,7 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def problem(self, body, fds):
+    def problem(self, body: bytes, fds: list[int]) -> str | None:
         """Why this worker cannot be forked from here, or None."""
         if len(fds) != 3:
             return "the file descriptors did not arrive"
@@ -211,7 +224,7 @@ class Server:
             self.is_done = True
         return problem
 
-    def fork(self, connection, request, fds):
+    def fork(self, connection: socket.socket, request: tuple[Any, ...], fds: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
@@ -224,12 +237,12 @@ class Server:
         code = 70
         try:
             code = self.become_worker(connection, request, fds)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the worker's end; into its log
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    def become_worker(self, connection, request, fds):
+    def become_worker(self, connection: socket.socket, request: tuple[Any, ...], fds: list[int]) -> int:
         _, launcher, arguments, environment, folder, umask, blocked, nice = request
         # Ray kills the process group of a worker that has ended: without one of its own that would be everybody.
         os.setpgid(0, 0)
@@ -243,12 +256,11 @@ class Server:
             os.dup2(fd, number)
         connection.close()
         self.listener.close()
-        for fd in (*fds, self.wake_r, self.wake_w, self.spare, self.raylet, self.lock):
-            if fd is not None:
-                os.close(fd)
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{launcher}/oom_score_adj") as theirs, open("/proc/self/oom_score_adj", "w") as own:
-                own.write(theirs.read())
+        for fd in (*fds, self.wake_r, self.wake_w, self.spare, self.lock):
+            os.close(fd)
+        if self.raylet is not None:
+            os.close(self.raylet)
+        self.take_oom_score(launcher)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -266,9 +278,9 @@ class Server:
         sys.path[0] = os.path.dirname(self.worker_path)
         main = types.ModuleType("__main__")
         main.__file__ = self.worker_path
-        main.__builtins__ = __builtins__
+        main.__dict__["__builtins__"] = __builtins__
         sys.modules["__main__"] = main
-        self.code, code = None, self.code
+        code = self.code
         gc.enable()
         try:
             exec(code, main.__dict__)
@@ -276,7 +288,17 @@ class Server:
             return _exit_code(leaving)
         return 0
 
-    def end_children(self):
+    @staticmethod
+    def take_oom_score(launcher: int) -> None:
+        """Ray raises it for the process that it has started, so that the kernel ends workers before anything else."""
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/{launcher}/oom_score_adj") as theirs,
+            open("/proc/self/oom_score_adj", "w") as own,
+        ):
+            own.write(theirs.read())
+
+    def end_children(self) -> None:
         """The raylet has ended. Its workers notice that by themselves, in seconds; what is left then is ended here."""
         deadline = time.monotonic() + END_S
         while self.children and time.monotonic() < deadline:
@@ -289,15 +311,12 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _exit_code(leaving):
+def _exit_code(leaving: SystemExit) -> int:
     import atexit
 
-    code = leaving.code
-    if code is None:
-        code = 0
-    elif not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
+    code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    if isinstance(leaving.code, str):
+        print(leaving.code, file=sys.stderr)
     atexit._run_exitfuncs()
     with contextlib.suppress(Exception):
         sys.stdout.flush()
@@ -305,7 +324,7 @@ def _exit_code(leaving):
     return code
 
 
-def _lives(pid):
+def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -315,7 +334,7 @@ def _lives(pid):
     return True
 
 
-def main():
+def main() -> None:
     folder, lock = sys.argv[1], int(sys.argv[2])
     os.set_inheritable(lock, False)
     raylet_pid = int(os.environ["RAY_RAYLET_PID"])
@@ -336,8 +355,7 @@ def main():
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        server = Server(folder, listener, raylet_pid, changes)
-        server.environment, server.lock = before, lock
+        server = Server(folder, listener, raylet_pid, lock, before, changes)
         problem = _state_problem()
         if problem is not None:
             raise RuntimeError(problem)
