@@ -35,6 +35,10 @@ class Settings:
     async_warnings: bool = True
     dashboard: bool = False
     fork: bool = True  # containers on nodes that raymodal starts are forked from a template
+    warm_workers: int | None = (
+        None  # idle forked workers kept ready on each node while an app runs; None: as many as cores, up to 4
+    )
+    warm_memory_mib: int = 200  # at most so much memory of a node for them
     read_only_arrays: bool = False  # large arrays arrive read-only and without a copy
     max_outstanding: int = 1000  # inputs of one map reported as demand; Modal's figure
     stop_grace_s: float = 2.0  # at a normal end of a run, spawned calls that still run may take this long
@@ -53,9 +57,9 @@ def _from_environ(env: Any) -> Settings:
             raw[field.name] = Path(value)
         elif field.type == "bool":
             raw[field.name] = _flag(value, False)
-        elif field.type in ("int", "float"):
+        elif field.type in ("int", "int | None", "float"):
             try:
-                raw[field.name] = int(value) if field.type == "int" else float(value)
+                raw[field.name] = float(value) if field.type == "float" else int(value)
             except ValueError:
                 from raymodal.exception import InvalidError
 

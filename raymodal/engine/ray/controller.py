@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from ray.exceptions import RayError
 from raymodal.engine.protocol import Gone, OnDone
 from raymodal.engine.ray import link
 from raymodal.engine.ray.actor import Container
+from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
 from raymodal.plan.pool import ClientOptions, ContainerPlan
@@ -43,6 +45,7 @@ class RayHost:
         self._app_options = app_options
         self._is_own = is_own
         self._controller: Any = None
+        self.on_start: Callable[[], None] = lambda: None
         self._class = ray.remote(Container)
 
     def start(self, plan: ContainerPlan, *, free: bool) -> Any:
@@ -54,6 +57,7 @@ class RayHost:
             options.pop("memory", None)
         # One class for all functions, so that Ray exports it once.
         made = self._class.options(max_restarts=0, enable_task_events=False, **options)
+        self.on_start()
         return made.remote(plan, self._controller, self._app_options, self._archive)
 
     async def ready(self, handle: Any) -> tuple[Any, ...] | None:
@@ -116,6 +120,7 @@ class Controller:
         lease_ttl_s: float,
         is_own: bool,
         archive: list[Any],
+        warm: tuple[int | None, int],
     ) -> None:
         # In a list, so that Ray hands the reference on instead of its value.
         self._host = RayHost(
@@ -126,11 +131,15 @@ class Controller:
         self._options = options_of_clients
         self._ttl = lease_ttl_s
         self._service: ControllerService | None = None
+        self._warm = WarmWorkers(*warm)
+        self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
         self._service = ControllerService(
             self._app_id, self._setups, self._host, options=self._options, lease_ttl_s=self._ttl
         )
+        self._host.on_start = self._warm.started
+        self._warming = asyncio.create_task(self._warm.run())
         return await self._service.start()
 
     async def call(self, method: str, *args: Any) -> Any:

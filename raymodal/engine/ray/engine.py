@@ -117,7 +117,15 @@ class RayEngine:
             ray.remote(Controller)
             .options(num_cpus=0, max_concurrency=100_000, enable_task_events=False, max_restarts=0)
             .remote(
-                plan.app_id, setups, options, misfits, client_options, now.lease_ttl_s, self.cluster.is_own, archive
+                plan.app_id,
+                setups,
+                options,
+                misfits,
+                client_options,
+                now.lease_ttl_s,
+                self.cluster.is_own,
+                archive,
+                (now.warm_workers, now.warm_memory_mib),
             )
         )
         starting = controller.start.remote()

@@ -21,6 +21,7 @@ from typing import Any
 
 from raymodal.engine.ray.cluster.ending import descendants, kill
 from raymodal.engine.ray.template import node as template
+from raymodal.engine.ray.template.node import FORKED_LABEL
 
 _TESTED_RAY = "2.60."
 
@@ -75,6 +76,7 @@ def own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool, fo
             ray_params.env_vars = {**(ray_params.env_vars or {}), **environment}
             if fork:
                 ray_params.setup_worker_path = template.LAUNCHER
+                ray_params.labels = {**(ray_params.labels or {}), FORKED_LABEL: "forked"}
             services.get_node = self._get_node
             try:
                 super().__init__(ray_params, **kwargs)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _SERVER = str(Path(__file__).with_name("server.py"))
+FORKED_LABEL = "raymodal-workers"
+"""Label (value `forked`) of Ray nodes whose workers come from a template."""
 _NO_JOB = "ffffffff"
 _RAYLETS_OWN = {"RAY_LD_PRELOAD_ON_WORKERS": "0"}
 """What the raylet sets for its workers unless told otherwise: the template must not differ from them in what Ray reads."""
