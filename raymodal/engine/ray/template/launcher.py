@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-ANSWER_S = 5.0
+ANSWER_S = 3.0
 """How long a template may take to fork before it counts as hung."""
 BOOT_S = 15.0
 """How long to wait for a template that is still importing."""
@@ -75,8 +75,6 @@ def worker_of(arguments: list[str], environment: dict[bytes, bytes]) -> tuple[li
         raise Refused("one of Ray's own I/O workers")
     if option(arguments, "--enable-resource-isolation") not in (None, "=False"):
         raise Refused("resource isolation is on")
-    if environment.get(b"RAYMODAL_FORK") == b"0":
-        raise Refused("RAYMODAL_FORK=0")
     context = option(arguments, _CONTEXT)
     if context not in (None, "", "{}"):
         import json
@@ -96,6 +94,8 @@ def worker_of(arguments: list[str], environment: dict[bytes, bytes]) -> tuple[li
             if raw.startswith(UNSAFE_PREFIXES) and environment.get(raw) != os.fsencode(value):
                 raise Refused("the runtime environment sets " + name)
             environment[raw] = os.fsencode(value)
+    if environment.get(b"RAYMODAL_FORK") == b"0":
+        raise Refused("RAYMODAL_FORK=0")
     return [a for a in arguments if not a.startswith((_CONTEXT, _LANGUAGE))], environment
 
 
@@ -113,7 +113,7 @@ def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes]) -> i
 
     blocked = sorted(int(one) for one in _signals_blocked())
     request = marshal.dumps(
-        (sys.version, os.getpid(), arguments, environment, os.getcwd(), _umask(), blocked, os.nice(0)), 4
+        (sys.version, _oom_score(), arguments, environment, os.getcwd(), _umask(), blocked, os.nice(0)), 4
     )
     if len(request) > MAX_REQUEST:
         raise Refused("its environment is too large")
@@ -222,6 +222,15 @@ def _signals_blocked() -> "set[int]":
     import _signal  # type: ignore[import-not-found]  # a third of the import of `signal`
 
     return set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ()))
+
+
+def _oom_score() -> bytes:
+    """Ray raises it for the process that it has started, so that the kernel ends workers before anything else."""
+    try:
+        with open("/proc/self/oom_score_adj", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _umask() -> int:

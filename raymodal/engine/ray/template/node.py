@@ -77,8 +77,10 @@ def decide(session_dir: str, raylet_pid: int, *, mode: str, reason: str = "") ->
         (folder / "per_job").touch()
     elif mode == "plain":
         (folder / "refused").write_text(reason + "\n")
+        (folder / "per_job").unlink(missing_ok=True)
     if mode != "nil":
-        _end(folder)
+        for one in (folder, *Path(session_dir).glob(f"{folder.name}-*")):
+            _end(one)
 
 
 def renew(session_dir: str) -> None:

@@ -243,7 +243,7 @@ class Server:
             os._exit(code)
 
     def become_worker(self, connection: socket.socket, request: tuple[Any, ...], fds: list[int]) -> int:
-        _, launcher, arguments, environment, folder, umask, blocked, nice = request
+        _, oom_score, arguments, environment, folder, umask, blocked, nice = request
         # Ray kills the process group of a worker that has ended: without one of its own that would be everybody.
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
@@ -260,7 +260,7 @@ class Server:
             os.close(fd)
         if self.raylet is not None:
             os.close(self.raylet)
-        self.take_oom_score(launcher)
+        _set_oom_score(oom_score)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -275,7 +275,6 @@ class Server:
         os.umask(umask)
         sys.argv = list(arguments)
         sys.orig_argv = [sys.executable, *arguments]
-        sys.path[0] = os.path.dirname(self.worker_path)
         main = types.ModuleType("__main__")
         main.__file__ = self.worker_path
         main.__dict__["__builtins__"] = __builtins__
@@ -287,16 +286,6 @@ class Server:
         except SystemExit as leaving:
             return _exit_code(leaving)
         return 0
-
-    @staticmethod
-    def take_oom_score(launcher: int) -> None:
-        """Ray raises it for the process that it has started, so that the kernel ends workers before anything else."""
-        with (
-            contextlib.suppress(OSError),
-            open(f"/proc/{launcher}/oom_score_adj") as theirs,
-            open("/proc/self/oom_score_adj", "w") as own,
-        ):
-            own.write(theirs.read())
 
     def end_children(self) -> None:
         """The raylet has ended. Its workers notice that by themselves, in seconds; what is left then is ended here."""
@@ -322,6 +311,12 @@ def _exit_code(leaving: SystemExit) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return code
+
+
+def _set_oom_score(score: bytes) -> None:
+    if score:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(score)
 
 
 def _lives(pid: int) -> bool:
