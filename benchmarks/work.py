@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -105,3 +106,14 @@ def _status_kib(field: str) -> int:
         # Kilobytes on Linux, bytes on macOS; without /proc this is macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def meet(folder: str, n: int, patience_s: float = 60.0) -> int:
+    """Wait until `n` processes have come to a folder; this one's pid."""
+    Path(folder, str(os.getpid())).touch()
+    deadline = time.monotonic() + patience_s
+    while len(os.listdir(folder)) < n:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(os.listdir(folder))} of {n} came")
+        time.sleep(0.01)
+    return os.getpid()

@@ -18,9 +18,9 @@ _RUN = Scenario(
     baseline="bare Ray program",
     targets=(
         Target(
-            "at most 1.15 times the bare Ray program",
+            "at most 0.6 times the bare Ray program",
             lambda f: f.ratio("raymodal run", "seconds", "bare Ray program"),
-            at_most=1.15,
+            at_most=0.6,
             unit="times",
         ),
     ),

@@ -65,6 +65,21 @@ def map_(
 
 
 @app.command()
+def start(
+    quick: Quick = False,
+    json: Json = None,
+    plot: Plot = None,
+    repeat: Repeat = None,
+    only: Only = None,
+    show_code: ShowCode = False,
+    check: Check = False,
+    stock: Stock = False,
+) -> None:
+    """Containers: one, 8 and 32 at once, with variables, their memory, without bytecode."""
+    _measure("start", quick, json, plot, repeat, only, show_code, check, stock)
+
+
+@app.command()
 def hello(
     quick: Quick = False,
     json: Json = None,

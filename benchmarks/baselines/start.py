@@ -1,0 +1,165 @@
+"""How long a bare Ray actor takes to be there, and what it takes up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import work
+from ..model import Params, Round
+from .hello import PROGRAMS, program_round
+
+
+class Worker:
+    """The actor."""
+
+    def answer(self, x: int) -> int:
+        """The smallest work."""
+        return work.double(x)
+
+    def meet(self, folder: str, n: int) -> int:
+        """Wait until `n` processes are here; this one's pid."""
+        return work.meet(folder, n)
+
+
+@contextmanager
+def one(params: Params) -> Iterator[Round]:
+    """Start one actor after the other and wait for its first answer: the mean."""
+    import ray
+
+    made = ray.remote(Worker)
+
+    def round_() -> dict[str, float]:
+        took = []
+        for i in range(params["n"]):
+            start = time.perf_counter()
+            actor = made.remote()
+            answer = ray.get(actor.answer.remote(i))
+            took.append(time.perf_counter() - start)
+            work.check([answer], [work.double(i)])
+            ray.kill(actor)
+            time.sleep(params["pause"])
+        return {"ready": statistics.mean(took)}
+
+    # Workers that Ray keeps ready are used up first; later starts are what a running program sees.
+    round_()
+    yield round_
+
+
+@contextmanager
+def one_with_variables(params: Params) -> Iterator[Round]:
+    """The same with variables in a runtime environment, a new one each time, as a secret's value would be."""
+    import ray
+
+    made = ray.remote(Worker)
+    count = iter(range(1_000_000))
+
+    def round_() -> dict[str, float]:
+        took = []
+        for i in range(params["n"]):
+            start = time.perf_counter()
+            actor = made.options(runtime_env={"env_vars": {"TOKEN": f"t{next(count)}", "COLOUR": "blue"}}).remote()
+            answer = ray.get(actor.answer.remote(i))
+            took.append(time.perf_counter() - start)
+            work.check([answer], [work.double(i)])
+            ray.kill(actor)
+            time.sleep(params["pause"])
+        return {"ready": statistics.mean(took)}
+
+    round_()
+    yield round_
+
+
+@contextmanager
+def many(params: Params) -> Iterator[Round]:
+    """Start several at once, and wait until all are running."""
+    import ray
+
+    made = ray.remote(Worker).options(num_cpus=0)
+    n = params["n"]
+
+    def round_() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            actors = [made.remote() for _ in range(n)]
+            pids = ray.get([actor.meet.remote(folder, n) for actor in actors])
+            took = time.perf_counter() - start
+        work.check([len(set(pids))], [n])
+        for actor in actors:
+            ray.kill(actor)
+        time.sleep(params["pause"])
+        return {"all running": took}
+
+    round_()
+    yield round_
+
+
+@contextmanager
+def memory(params: Params) -> Iterator[Round]:
+    """PSS of an actor that has answered one call."""
+    import ray
+
+    made = ray.remote(Worker).options(num_cpus=0)
+    n = params["n"]
+
+    def round_() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            actors = [made.remote() for _ in range(n)]
+            pids = ray.get([actor.meet.remote(folder, n) for actor in actors])
+        figures = {"PSS": statistics.mean(map(pss_mib, pids))}
+        for actor in actors:
+            ray.kill(actor)
+        time.sleep(params["pause"])
+        return figures
+
+    round_()
+    yield round_
+
+
+def pss_mib(pid: int) -> float:
+    """A process's share of memory, where shared pages count in parts."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no PSS of {pid}")
+
+
+@contextmanager
+def hello_without_bytecode(params: Params) -> Iterator[Round]:
+    """`python hello_ray.py` with a Ray that has no bytecode, as `uv pip install` leaves it."""
+    with without_bytecode() as env:
+        yield program_round([sys.executable, str(PROGRAMS / "hello_ray.py")], expected="1764", env=env)
+
+
+@contextmanager
+def without_bytecode() -> Iterator[dict[str, str]]:
+    """An environment in which Ray lies without bytecode, and Python writes none: its package as a tree of links.
+
+    Yields:
+        The environment's changes.
+    """
+    import importlib.util
+
+    found = importlib.util.find_spec("ray")
+    if found is None or found.origin is None:
+        raise RuntimeError("there is no Ray")
+    package = Path(found.origin).parent
+    with tempfile.TemporaryDirectory() as folder:
+        link_tree(package, Path(folder) / "ray")
+        # What installers leave beside it, for the versions that packages ask for.
+        for info in package.parent.glob("ray-*.dist-info"):
+            os.symlink(info, Path(folder) / info.name)
+        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
+        yield {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "RAYMODAL_HOME": str(Path(folder) / "home")}
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Folders as folders, files as links, bytecode left out."""
+    shutil.copytree(source, target, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))

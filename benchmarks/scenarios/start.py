@@ -1,0 +1,117 @@
+"""How long until a container is there?"""
+
+from __future__ import annotations
+
+from ..model import Contender, Metric, Scenario, Target
+
+_READY = (Metric("ready", "s"),)
+_ALL = (Metric("all running", "s"),)
+_WORKER = ("baselines.start:Worker",)
+
+
+def _ours(name: str, session: str, host: str = "raymodal") -> Contender:
+    return Contender(name, f"ours.start:{session}", host=host, kind="raymodal")
+
+
+def _bare(session: str) -> Contender:
+    return Contender("bare actor", f"baselines.start:{session}", host="ray actor", kind="ray", shows=_WORKER)
+
+
+_ONE = Scenario(
+    name="start.one",
+    title="one container, from nothing to its first result, one after the other",
+    contenders=(
+        _ours("raymodal", "one"),
+        _ours("raymodal, none kept ready", "one_forked", host="raymodal forked"),
+        _ours("raymodal, with a secret and an image's variables", "one_with_variables"),
+        _bare("one"),
+        Contender(
+            "bare actor with env_vars",
+            "baselines.start:one_with_variables",
+            host="ray actor",
+            kind="ray",
+            shows=_WORKER,
+        ),
+    ),
+    metrics=_READY,
+    baseline="bare actor",
+    targets=(
+        Target(
+            "at most 0.3 times a bare actor, forked when asked for",
+            lambda f: f.ratio("raymodal, none kept ready", "ready", "bare actor"),
+            at_most=0.3,
+            unit="times",
+        ),
+        Target(
+            "with a secret and an image's variables no slower than without (within a tenth)",
+            lambda f: f.ratio("raymodal, with a secret and an image's variables", "ready", "raymodal"),
+            at_most=1.1,
+            unit="times",
+        ),
+    ),
+    params={"n": 5, "pause": 1.0},
+    quick={"n": 3},
+)
+
+
+def _many(n: int, targets: tuple[Target, ...] = ()) -> Scenario:
+    return Scenario(
+        name=f"start.{n}",
+        title="{n} containers at once, until all are running",
+        contenders=(
+            _ours("raymodal", "many"),
+            _ours("raymodal, none kept ready", "many_forked", host="raymodal forked"),
+            _bare("many"),
+        ),
+        metrics=_ALL,
+        baseline="bare actor",
+        targets=targets,
+        params={"n": n, "pause": 1.0},
+        max_rounds=5,
+    )
+
+
+_EIGHT = _many(
+    8,
+    (
+        Target(
+            "at most 0.35 times bare actors, forked when asked for",
+            lambda f: f.ratio("raymodal, none kept ready", "all running", "bare actor"),
+            at_most=0.35,
+            unit="times",
+        ),
+    ),
+)
+
+_MEMORY = Scenario(
+    name="start.memory",
+    title="proportional memory (PSS) of one of {n} containers that have answered",
+    contenders=(_ours("raymodal", "memory"), _bare("memory")),
+    metrics=(Metric("PSS", "MiB"),),
+    baseline="bare actor",
+    targets=(
+        Target(
+            "at most half of a bare actor's",
+            lambda f: f.ratio("raymodal", "PSS", "bare actor"),
+            at_most=0.5,
+            unit="times",
+        ),
+    ),
+    params={"n": 6, "pause": 1.0},
+    max_rounds=3,
+)
+
+_BYTECODE = Scenario(
+    name="start.no-bytecode",
+    title="a hello program where Ray's package has no bytecode (uv installs, PYTHONDONTWRITEBYTECODE)",
+    contenders=(
+        Contender("raymodal run", "ours.start:hello_without_bytecode", host="programs", kind="plain"),
+        Contender("bare Ray program", "baselines.start:hello_without_bytecode", host="programs", kind="plain"),
+    ),
+    metrics=(Metric("seconds", "s"),),
+    baseline="bare Ray program",
+    params={"filling": 20.0},
+    max_rounds=3,
+)
+
+SCENARIOS = (_ONE, _EIGHT, _many(32), _MEMORY, _BYTECODE)
