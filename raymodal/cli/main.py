@@ -25,6 +25,7 @@ from raymodal.exception import Error, UnimplementedError
 
 COMMANDS = {
     "run": ("raymodal.cli.run", "Run a function or local entrypoint of a Modal program."),
+    "cluster": ("raymodal.cli.cluster", "Keep a Ray on this machine between runs, end it, look at it."),
     "bench": ("raymodal.cli.bench", "Measure this machine or cluster."),
 }
 

@@ -39,7 +39,7 @@ def main():
 
 
 def sessions_of(pid: int) -> list[Path]:
-    return list(Path(f"/tmp/raymodal-{os.getuid()}").glob(f"session_*_{pid}"))
+    return list(Path(f"/tmp/raymodal-{os.getuid()}/r").glob(f"session_*_{pid}"))
 
 
 def test_a_killed_driver_takes_controller_containers_and_cluster_with_it(

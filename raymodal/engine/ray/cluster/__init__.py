@@ -16,16 +16,19 @@ so a failure of any kind falls back to a plain `ray.init`.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from typing import Any
 
 from raymodal.config import Settings
-from raymodal.engine.ray.cluster import bytecode
-from raymodal.engine.ray.cluster.attach import attach, kept_address
+from raymodal.engine.ray.cluster import bytecode, kept
+from raymodal.engine.ray.cluster.attach import attach, attach_kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address, is_initialized, on_lasting_thread
 from raymodal.engine.ray.cluster.own import start_own
 
 __all__ = ["Cluster", "connect", "shutdown"]
+
+logger = logging.getLogger("raymodal")
 
 _lock = threading.RLock()
 _connection: Connection | None = None
@@ -79,10 +82,12 @@ def shutdown() -> None:
 
 def _open(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any]) -> Connection:
     address = settings.address or settings.ray_address
-    if address is None:
-        kept = kept_address(settings.home)
-        if kept is not None:
-            return attach(kept, is_kept=True)
+    if address is None or address != "local":
+        record, note = kept.find(settings.home)
+        if note is not None:
+            logger.warning(note)
+        if record is not None and address in (None, record.address):
+            return attach_kept(record, settings.home)
     if address is None or address == "local":
         return start_own(settings, log_monitor, ray_kwargs)
-    return attach(address, is_kept=False)
+    return attach(address)

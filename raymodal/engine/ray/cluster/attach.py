@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from raymodal.engine.ray.cluster import auth, kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address
 from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler, quiet_ray
+from raymodal.engine.ray.cluster.record import Record
 from raymodal.exception import AuthError, ConnectionError, InvalidError, VersionError
 
 
-def kept_address(home: Path) -> str | None:
-    """The address of the kept cluster, if there is one and it answers."""
-    try:
-        record = json.loads((home / "cluster.json").read_text())
-        address = str(record["address"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return address if answers(address, timeout_s=0.5) else None
+def attach_kept(record: Record, home: Path) -> Connection:
+    """Connect to the cluster that `raymodal cluster up` keeps.
+
+    Raises:
+        VersionError: another Ray or Python has started it.
+        ConnectionError: it does not answer.
+    """
+    kept.check_versions(record)
+    if not answers(record.address, timeout_s=5.0):
+        raise ConnectionError(
+            f"The cluster that `raymodal cluster up` keeps at {record.address} does not answer. End it with `raymodal "
+            "cluster down`, then start another one or none."
+        )
+    kept.refresh(record, home)
+    return _attach(record.address, is_kept=True, mode=record.auth, token_path=record.token_path)
 
 
 def answers(address: str, timeout_s: float) -> bool:
@@ -34,10 +42,15 @@ def answers(address: str, timeout_s: float) -> bool:
     return True
 
 
-def attach(address: str, *, is_kept: bool) -> Connection:
-    import ray
-    from ray.exceptions import AuthenticationError
+def attach(address: str) -> Connection:
+    """Connect to a cluster by its address.
 
+    Raises:
+        InvalidError: that is no address of a cluster.
+        ConnectionError: nothing answers there, or not as Ray does.
+        VersionError: the cluster runs another Python or Ray.
+        AuthError: it wants a token that we do not have.
+    """
     if "://" in address:
         raise InvalidError(
             f"{address!r} is an address of Ray Client; give the cluster's own address, host:port (6379 by default)."
@@ -48,12 +61,26 @@ def attach(address: str, *, is_kept: bool) -> Connection:
             f"No Ray cluster answers at {address}. Start it (`ray start --head`), correct --address or RAY_ADDRESS, "
             "or leave both out to run on this machine."
         )
+    mode = None if address == "auto" else auth.wanted_by(address)
+    return _attach(address, is_kept=False, mode=mode)
+
+
+def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | None = None) -> Connection:
+    import ray
+    from ray.exceptions import AuthenticationError
+
     restore = keep_sigterm_handler()
+    restore_auth = auth.use(mode, token_path)
+
+    def close() -> None:
+        ray.shutdown()
+        restore_auth()
+
     try:
         with quiet_ray(), _loopback_kept(address):
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
     except (AuthenticationError, RuntimeError, OSError, ValueError) as error:
-        ray.shutdown()
+        close()
         mismatch = explain_version_mismatch(str(error))
         if mismatch is not None:
             raise VersionError(mismatch) from error
@@ -65,7 +92,7 @@ def attach(address: str, *, is_kept: bool) -> Connection:
         raise ConnectionError(f"Connecting to the Ray cluster at {address} failed: {error}") from error
     finally:
         restore()
-    return Connection(Cluster(address=gcs_address(), is_own=False, is_kept=is_kept), close=ray.shutdown)
+    return Connection(Cluster(address=gcs_address(), is_own=False, is_kept=is_kept), close)
 
 
 @contextlib.contextmanager

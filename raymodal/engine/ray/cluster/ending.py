@@ -120,6 +120,29 @@ def processes_of(session: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+def members(session: str, session_dir: str) -> list[int]:
+    """All that belongs to a session, whoever its parent is by now: by our variable, or by Ray's log files, since Ray's
+    workers and agents write their title over their environment.
+    """
+    found = set(processes_of(session))
+    logs = os.path.join(session_dir, "logs", "")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if not (process / "cmdline").read_bytes().startswith(b"ray::"):
+                continue
+            if any(os.readlink(fd).startswith(logs) for fd in (process / "fd").iterdir()):
+                found.add(int(process.name))
+    return sorted(found - {os.getpid()})
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
+
+
 def kill(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):

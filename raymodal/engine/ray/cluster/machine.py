@@ -122,14 +122,16 @@ def choose_tmpdir(settings: Settings) -> str:
     if settings.tmpdir:
         return os.path.abspath(settings.tmpdir)
     name = f"raymodal-{os.getuid()}"
+    below = len("/r")
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):
         path = os.path.join(parent, name)
-        if len(os.fsencode(path)) > LONGEST_TMPDIR or not os.access(parent, os.W_OK):
+        if len(os.fsencode(path)) + below > LONGEST_TMPDIR or not os.access(parent, os.W_OK):
             continue
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         info = os.lstat(path)
         if info.st_uid == os.getuid() and os.path.isdir(path) and not os.path.islink(path):
             os.chmod(path, 0o700)
-            return path
+            # Ray opens its folder to everybody. Below one that nobody else can enter, that does no harm.
+            return os.path.join(path, "r")
     return tempfile.mkdtemp(prefix="raymodal-")

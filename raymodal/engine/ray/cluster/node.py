@@ -23,7 +23,7 @@ from raymodal.engine.ray.cluster.ending import descendants, kill
 from raymodal.engine.ray.template import node as template
 from raymodal.engine.ray.template.node import FORKED_LABEL
 
-_TESTED_RAY = "2.60."
+TESTED_RAY = "2.60."
 
 half_started: list[Any] = []
 
@@ -36,13 +36,15 @@ while kill -0 "$PPID" 2>/dev/null; do sleep 10; done
 
 
 @contextlib.contextmanager
-def own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool, fork: bool) -> Iterator[None]:
+def own_node(
+    environment: dict[str, str], log_monitor: bool, dashboard: bool, fork: bool, monitor: bool = False
+) -> Iterator[None]:
     """While this lasts, `ray.init` starts our kind of node.
 
     All that relies on Ray's private names is here; FAST_START section 4 has the measurements. Against a plain start:
 
     - 127.0.0.1 instead of the outer address, which Ray insists on otherwise;
-    - no autoscaler monitor, no API server (which Ray starts even without the dashboard, for usage statistics);
+    - no autoscaler monitor unless asked for (`ray status` shows what it finds out), no API server (which Ray starts even without the dashboard, for usage statistics);
     - no dashboard agent: the raylet waits for its ports, so they are written for it, and wants it as a child whose end
       would be the raylet's, so a shell that does nothing stands in;
     - the port of the runtime environment agent is chosen here, so that the raylet need not wait for that either;
@@ -56,8 +58,8 @@ def own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool, fo
 
     _raylet: Any = importlib.import_module("ray._raylet")  # compiled: its types do not tell all
     shell = shutil.which("sh")
-    if not ray.__version__.startswith(_TESTED_RAY) or shell is None or not sys.platform.startswith("linux"):
-        raise NotImplementedError(f"the fast start is tested with Ray {_TESTED_RAY}x on Linux only")
+    if not ray.__version__.startswith(TESTED_RAY) or shell is None or not sys.platform.startswith("linux"):
+        raise NotImplementedError(f"the fast start is tested with Ray {TESTED_RAY}x on Linux only")
     alive = gcs_pb2.GcsNodeInfo.GcsNodeState.ALIVE
     ports = [
         getattr(_raylet, f"{name}_PORT_NAME") for name in ("METRICS_AGENT", "METRICS_EXPORT", "DASHBOARD_AGENT_LISTEN")
@@ -71,7 +73,7 @@ def own_node(environment: dict[str, str], log_monitor: bool, dashboard: bool, fo
         def __init__(self, ray_params: Any, **kwargs: Any) -> None:
             half_started.append(self)
             ray_params.node_ip_address = "127.0.0.1"
-            ray_params.no_monitor = True
+            ray_params.no_monitor = not monitor
             ray_params.include_log_monitor = log_monitor
             ray_params.env_vars = {**(ray_params.env_vars or {}), **environment}
             if fork:

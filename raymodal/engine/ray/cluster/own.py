@@ -10,7 +10,7 @@ import shutil
 from typing import Any
 
 from raymodal.config import Settings
-from raymodal.engine.ray.cluster import bytecode
+from raymodal.engine.ray.cluster import auth, bytecode
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address
 from raymodal.engine.ray.cluster.ending import (
     SESSION_VARIABLE,
@@ -34,14 +34,14 @@ logger = logging.getLogger("raymodal")
 
 # The figures with which a lost node of our own is noticed in 5-9 s instead of 15-65 (DATA_PATH 3), and small calls are
 # 15-40 % faster (DATA_PATH 1). Given as Ray's system configuration: no environment variable of the user's is touched.
-_SYSTEM_CONFIG: dict[str, Any] = {
+SYSTEM_CONFIG: dict[str, Any] = {
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1500,
     "health_check_failure_threshold": 3,
     "worker_niceness": 0,
     "enable_metrics_collection": False,
 }
-_OWN_ENVIRONMENT = {
+OWN_ENVIRONMENT = {
     # A function without gpu= must not see the GPUs; this is Ray's older behaviour.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # Under `uv run`, Ray would build the driver's environment again for every worker.
@@ -59,7 +59,7 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         logger.warning(problem.text)
     sweep(facts.tmpdir)
     session = f"{os.getpid()}-{random.getrandbits(48):012x}"
-    environment = {**_OWN_ENVIRONMENT, SESSION_VARIABLE: session, **bytecode.environment(settings.home)}
+    environment = {**OWN_ENVIRONMENT, SESSION_VARIABLE: session, **bytecode.environment(settings.home)}
     arguments: dict[str, Any] = {
         "address": "local",
         "include_dashboard": settings.dashboard,
@@ -70,9 +70,12 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         "_temp_dir": facts.tmpdir,
         "_node_ip_address": "127.0.0.1",
         **ray_kwargs,
-        "_system_config": {**_SYSTEM_CONFIG, **ray_kwargs.get("_system_config", {})},
+        "_system_config": {**SYSTEM_CONFIG, **ray_kwargs.get("_system_config", {})},
     }
-    auth_mode = os.environ.get("RAY_AUTH_MODE")
+    auth_mode = os.environ.get(auth.MODE)
+    if auth_mode in (None, "token") and auth.TOKEN not in os.environ:
+        with contextlib.suppress(OSError):  # Ray says what is wrong
+            auth.ensure_file()
     restore_sigterm = keep_sigterm_handler()
     leftovers: list[str] = []
     try:
