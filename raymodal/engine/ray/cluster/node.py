@@ -125,6 +125,8 @@ def own_node(
                 if not dashboard:
                     agent = f"--dashboard_agent_command={shell} {stand_in}"
                     command = [agent if part.startswith("--dashboard_agent_command=") else part for part in command]
+                if fork:
+                    command = template.shorten(command, self._session_dir)
                 started = plain_start(command, *args, **kwargs)
                 if fork:
                     environ = {**os.environ, **(kwargs.get("env_updates") or {})}

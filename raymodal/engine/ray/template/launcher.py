@@ -188,7 +188,8 @@ def _revive(folder: str) -> None:
         _write(os.path.join(folder, "refused"), f"its template ended {count} times")
         os.close(lock)
         return
-    server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py")
+    with open(os.path.join(_node_folder(folder), "server")) as file:
+        server = file.read()
     pid = os.fork()
     if pid == 0:
         try:
@@ -210,8 +211,14 @@ def _revive(folder: str) -> None:
 
 def job_of(folder: str, environment: "Mapping[bytes, bytes]") -> bytes:
     """The job that the template's Ray is told of: none, unless each job has a template of its own."""
-    is_per_job = not os.path.basename(folder).partition("-")[2].isdigit()
+    is_per_job = _node_folder(folder) != folder
     return environment.get(b"RAY_JOB_ID", b"ffffffff") if is_per_job else b"ffffffff"
+
+
+def _node_folder(folder: str) -> str:
+    """The node's own folder: that of a job has the job's id behind its name."""
+    parent, name = os.path.split(folder)
+    return os.path.join(parent, "-".join(name.split("-")[:2]))
 
 
 def _pair(credentials: bytes) -> tuple[int, int]:
