@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raymodal.engine.ray.cluster import auth, kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address
-from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler, quiet_ray
+from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler, quiet_ray, shut_ray_down
 from raymodal.engine.ray.cluster.record import Record
 from raymodal.exception import AuthError, ConnectionError, InvalidError, VersionError
 
@@ -73,7 +73,7 @@ def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | 
     restore_auth = auth.use(mode, token_path)
 
     def close() -> None:
-        ray.shutdown()
+        shut_ray_down()
         restore_auth()
 
     try:

@@ -138,3 +138,13 @@ def fill(home: Path, *, is_tied: bool) -> subprocess.Popen[bytes] | None:
         )
     except OSError:
         return None
+
+
+def stop(filling: subprocess.Popen[bytes] | None) -> None:
+    """End what `fill` started, done or not: the next one goes on with what is left."""
+    if filling is None:
+        return
+    filling.kill()
+    filling.wait()
+    if filling.stdin is not None:
+        filling.stdin.close()

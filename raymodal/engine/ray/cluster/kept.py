@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from raymodal.config import Settings
+from raymodal.engine.ray.cluster import bytecode
 from raymodal.engine.ray.cluster import record as records
 from raymodal.engine.ray.cluster.ending import descendants, is_alive, kill, members
 from raymodal.engine.ray.cluster.record import Record, State
@@ -146,6 +147,7 @@ def up(settings: Settings, options: Mapping[str, Any]) -> Up:
     finally:
         os.close(lock)  # by now the keeper holds it
     record = Record(**report["record"])
+    bytecode.fill(home, is_tied=False)
     return Up(record, is_new=True, notes=(*notes, *report["notes"]))
 
 

@@ -25,7 +25,13 @@ from raymodal.engine.ray.cluster.ending import (
 )
 from raymodal.engine.ray.cluster.machine import check_machine, choose_tmpdir, gather_facts, store_size
 from raymodal.engine.ray.cluster.node import half_started, own_node
-from raymodal.engine.ray.cluster.quiet import changed_environment, keep_sigterm_handler, quiet_ray, restore_auth_mode
+from raymodal.engine.ray.cluster.quiet import (
+    changed_environment,
+    keep_sigterm_handler,
+    quiet_ray,
+    restore_auth_mode,
+    shut_ray_down,
+)
 from raymodal.engine.ray.template import node as template
 from raymodal.engine.ray.template import selftest
 from raymodal.exception import ExecutionError
@@ -103,13 +109,16 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         if os.path.isdir(template.folder_of(session_dir, raylet)):
             selftest.ensure(settings.home, session_dir, raylet)
 
+    filling = bytecode.fill(settings.home, is_tied=True)
+
     def close() -> None:
         workers = [worker for raylet in raylets(node) for worker in descendants(raylet)]
         workers += template.workers_of(session_dir)
         with contextlib.suppress(Exception):
-            ray.shutdown()
+            shut_ray_down()
         kill(workers)
         kill(processes_of(session))
+        bytecode.stop(filling)
         for folder in (session_dir, *leftovers):
             shutil.rmtree(folder, ignore_errors=True)
         if held is not None:

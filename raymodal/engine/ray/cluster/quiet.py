@@ -7,7 +7,9 @@ import importlib
 import logging
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 
 
@@ -76,3 +78,21 @@ def restore_auth_mode(before: str | None) -> None:
     if before is None and os.environ.pop("RAY_AUTH_MODE", None) is not None:
         with contextlib.suppress(Exception):
             importlib.import_module("ray._raylet").Config.initialize("")
+
+
+def shut_ray_down() -> None:
+    """`ray.shutdown`, without importing its compiled graphs (0.03 s) only to end those that nobody has made."""
+    import ray
+
+    graphs = "ray.dag.compiled_dag_node"
+    if graphs in sys.modules:
+        ray.shutdown()
+        return
+    none = types.ModuleType(graphs)
+    none._shutdown_all_compiled_dags = lambda: None  # type: ignore[attr-defined]
+    sys.modules[graphs] = none
+    try:
+        ray.shutdown()
+    finally:
+        if sys.modules.get(graphs) is none:
+            del sys.modules[graphs]

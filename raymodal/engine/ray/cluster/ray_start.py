@@ -13,8 +13,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from raymodal.config import settings
 from raymodal.engine.ray.cluster.node import TESTED_RAY
 from raymodal.engine.ray.template import node as template
+from raymodal.engine.ray.template import selftest
 from raymodal.engine.ray.template.node import FORKED_LABEL
 
 
@@ -24,7 +26,7 @@ def why_plain(arguments: Sequence[str]) -> str | None:
 
     if not template.is_supported():
         return "workers are forked on Linux only"
-    if os.environ.get("RAYMODAL_FORK") == "0":
+    if not settings().fork:
         return "RAYMODAL_FORK=0"
     if not ray.__version__.startswith(TESTED_RAY):
         return f"this Ray is {ray.__version__}, and forked workers are tested with {TESTED_RAY}x"
@@ -45,6 +47,13 @@ def run(arguments: Sequence[str], say: Callable[[str], None]) -> int:
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def _apply_known(session_dir: str, raylet_pid: int) -> None:
+    """What the self-test found out on this machine holds for this node too. (It takes a driver, so it is not made here.)"""
+    found = selftest.known(settings().home)
+    if found is not None and found[0] != "nil":
+        template.decide(session_dir, raylet_pid, mode=found[0], reason=found[1])
 
 
 @contextlib.contextmanager
@@ -69,6 +78,7 @@ def _with_template(say: Callable[[str], None]) -> Iterator[None]:
                 environ = {**os.environ, **(kwargs.get("env_updates") or {})}
                 try:
                     template.start(self._session_dir, started.process.pid, environ)
+                    _apply_known(self._session_dir, started.process.pid)
                 except OSError as error:
                     say(f"Workers of this node start as Ray starts them: the template did not start ({error}).")
                 return started
