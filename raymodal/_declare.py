@@ -365,6 +365,52 @@ def check_options(
     check_scaling(scaledown_window=scaledown_window or None)
 
 
+def option_fields(params: Mapping[str, Any], tag: str = "with_options") -> dict[str, Any]:
+    """Fields of a `FunctionSpec` that `with_options` changes. What is empty or zero was not given, as in Modal.
+
+    Raises:
+        InvalidError, TypeError, ValueError: an option is wrong.
+    """
+    get = params.get
+    check_options(
+        gpu=get("gpu"),
+        env=get("env"),
+        volumes=get("volumes"),
+        retries=get("retries"),
+        scaledown_window=get("scaledown_window"),
+        tag=tag,
+    )
+    found: dict[str, Any] = {}
+    for name, kinds, fields in (
+        ("cpu", (int, float), ("cpu", "cpu_limit")),
+        ("memory", (int,), ("memory_mib", "memory_limit_mib")),
+    ):
+        if get(name):
+            found |= zip(fields, parse_request(name, get(name), kinds), strict=True)
+    if get("gpu"):
+        found["gpu"] = parse_gpu(get("gpu"))
+    if get("secrets") or get("env"):
+        # Both together replace what the class has, so that no variable of it is left.
+        found["secrets"] = tuple(_secret_specs(list(_collection(get("secrets")))))
+        found["env"] = env_values(get("env") or {})
+    volumes, buckets = parse_volumes(get("volumes"))
+    region = get("region")
+    found |= {
+        "volumes": volumes,
+        "buckets": buckets,
+        "retries": parse_retries(get("retries") or None, tag),
+        "max_containers": get("max_containers"),
+        "buffer_containers": get("buffer_containers"),
+        "scaledown_window": get("scaledown_window"),
+        "timeout_s": get("timeout"),
+        "region": () if not region else (region,) if isinstance(region, str) else tuple(region),
+        "cloud": get("cloud"),
+        "routing_region": get("routing_region"),
+    }
+    keep = ("secrets", "env", "cpu_limit", "memory_limit_mib")  # set together with what they belong to
+    return {name: value for name, value in found.items() if value or name in keep}
+
+
 # ------------------------------------------------------------------------------------------------------------ together
 
 

@@ -12,7 +12,10 @@ from typing import Any, NoReturn
 
 from raymodal.exception import UnimplementedError
 
-CLASSES = "Classes come with the next milestone. Way out: a plain @app.function, with what `enter` does kept in a module global"
+OBJECT_SCALING = (
+    "Changing how one object scales comes with the autoscaler. Way out: min_containers= and the like of @app.cls, or "
+    "`with_options(max_containers=...)`, whose objects have containers of their own"
+)
 VARIANTS = "Changing a function's options at the call comes with a later milestone. Way out: a second @app.function with these options"
 DEPLOYED = (
     "Deployed apps come with a later milestone. Way out: `raymodal run`, or `with app.run():` in a script, work now"

@@ -41,7 +41,6 @@ WARNINGS: dict[str, str] = {
     "web": "Web functions come with a later milestone: `run` does not serve them and no URL exists.",
     "clustered": "Clusters of containers come with a later milestone.",
     "server": "Servers come with a later milestone: `run` does not start them.",
-    "cls": "Classes come with the next milestone: this run does not start containers for them.",
 }
 """Every name that is accepted and not (wholly) carried out, with the reason and the way out."""
 

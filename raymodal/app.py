@@ -341,7 +341,7 @@ class App:
     def app_id(self) -> str | None:
         """`ap-...`: None before the first run, and kept after a run has ended."""
         context = here()
-        if context is not None and (context.tag in self._functions or context.tag in self._classes):
+        if context is not None and context.tag in self._handles():
             return context.app_id
         return self._app_id
 
@@ -379,6 +379,10 @@ class App:
             f"{self!r} cannot be sent to a container. Containers import the module and find it there; "
             "send a Function, or the app's name, instead."
         )
+
+    def _handles(self) -> dict[str, Function[Any, Any, Any]]:
+        """Everything that has containers, by the tag that the engine knows it under."""
+        return {**self._functions, **{cls._service.tag: cls._service for cls in self._classes.values()}}
 
     def _needs_id(self, method: str) -> str:
         app_id = self.app_id
@@ -716,8 +720,9 @@ class App:
             if name is not None or self._description is None:
                 self._description = name or _default_description()
             # Ids first: functions that travel by value may hold handles of each other.
-            ids = {tag: new_id("fu") for tag in self._functions}
-            for tag, function in self._functions.items():
+            handles = self._handles()
+            ids = {tag: new_id("fu") for tag in handles}
+            for tag, function in handles.items():
                 function._hydrate_in(ids[tag], app_id)
                 self._live_ids.append((function, ids[tag]))
             return self._plan(app_id, ids)
@@ -745,30 +750,28 @@ class App:
         from raymodal.secret import resolve
 
         spec = self._spec()
+        handles = self._handles()
         plan = plan_app(
             spec,
             app_id=app_id,
             description=self._description or "",
             object_ids=ids,
-            blobs={tag: _pickled(f) for tag, f in self._functions.items() if f.spec.by_value},
+            blobs={tag: _pickled(f) for tag, f in handles.items() if f.spec.by_value},
             find_secret=resolve,
-            **_source(self._functions.values()),
+            **_source(handles.values()),
         )
         self._warn_of_what_is_missing(spec)
         return plan
 
     def _warn_of_what_is_missing(self, spec: AppSpec) -> None:
-        found: dict[str, list[str]] = {}
-        for function in spec.functions.values():
-            for key in not_carried_out(function):
-                found.setdefault(key, []).append(function.tag)
-        for cls in spec.classes.values():
-            found.setdefault("cls", []).append(cls.tag)
-        for tag in self._servers:
-            found.setdefault("server", []).append(tag)
-        for key, tags in found.items():
-            users = ", ".join(repr(tag) for tag in tags[:3]) + (f" and {len(tags) - 3} more" if len(tags) > 3 else "")
-            warn_once(key, f"{_SPELLING.get(key, key)} (used by {users}): {WARNINGS[key]}", stacklevel=5)
+        methods = [
+            cls.service.model_copy(update={"tag": f"{cls.tag}.{m.name}", "batching": m.batching, "webhook": m.webhook})
+            for cls in spec.classes.values()
+            for m in cls.methods
+            if m.batching is not None or m.webhook is not None
+        ]
+        services = [cls.service for cls in spec.classes.values()]
+        warn_of_what_is_missing([*spec.functions.values(), *services, *methods], self._servers, stacklevel=6)
 
     def _go_live(self, plan: AppPlan, running: Any) -> None:
         self._running = running
@@ -934,8 +937,20 @@ _SPELLING = {
     "web": "Web decorators",
     "clustered": "@modal.clustered",
     "server": "@app.server",
-    "cls": "@app.cls",
 }
+
+
+def warn_of_what_is_missing(specs: Collection[FunctionSpec], servers: Collection[str] = (), *, stacklevel: int) -> None:
+    """Warn once per name of what these functions ask for in vain."""
+    found: dict[str, list[str]] = {}
+    for function in specs:
+        for key in not_carried_out(function):
+            found.setdefault(key, []).append(function.tag)
+    for tag in servers:
+        found.setdefault("server", []).append(tag)
+    for key, tags in found.items():
+        users = ", ".join(repr(tag) for tag in tags[:3]) + (f" and {len(tags) - 3} more" if len(tags) > 3 else "")
+        warn_once(key, f"{_SPELLING.get(key, key)} (used by {users}): {WARNINGS[key]}", stacklevel=stacklevel)
 
 
 def not_carried_out(spec: FunctionSpec) -> Iterator[str]:

@@ -1,25 +1,27 @@
-"""`Cls`, what a decorated class becomes; `Obj`, one set of parameters of it; `parameter`.
+"""`Cls`, what a decorated class becomes; `Obj`, one set of arguments of it; `parameter`.
 
-The declaration is recorded and checked, and objects work locally (`.local`, attributes). Their containers come with the
-next milestone: `.remote` and the like say so.
+A class is served by pools: one for the class as such, and one for every further set of arguments and options, opened when
+it is first used. Which pool that is follows from the arguments alone (`plan.cls`), so that every process comes to the same
+one; `_Bound` holds it. Methods are Functions that share the pool of their object.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from raymodal import _later
-from raymodal._declare import Concurrency, Origin, check_options, make_spec, spec_fields, take_old_names
+from raymodal._declare import Concurrency, Origin, make_spec, option_fields, spec_fields, take_old_names
 from raymodal._dual import dual
 from raymodal._later import later
 from raymodal._old import lookup_by_name
 from raymodal._warn import deprecated, is_strict
-from raymodal.exception import ExecutionError, InvalidError
-from raymodal.functions import Function
+from raymodal.container.context import Owner, adopt, here, owner_of
+from raymodal.container.lifecycle import bind, construct
+from raymodal.exception import ExecutionError, InvalidError, NotFoundError
+from raymodal.functions import Function, _arrived, _refuses_calls
 from raymodal.object import Object
 from raymodal.partial_function import (
     PartialFunction,
@@ -27,6 +29,9 @@ from raymodal.partial_function import (
     check_batching,
     check_concurrency,
 )
+from raymodal.plan.app import check_resources, literal_secrets
+from raymodal.plan.cls import check_parameter_order, pool_request
+from raymodal.plan.pool import PoolRequest
 from raymodal.spec.cls import ClsSpec, HookSpec, MethodSpec, ParameterSpec
 from raymodal.spec.function import FunctionSpec
 
@@ -136,15 +141,17 @@ def declare_cls(app: App, user_cls: Any, params: dict[str, Any], old_concurrency
             "tag": f"{tag}.*",
         }
     )
+    hooks = [hook for name, p in partials.items() for hook in _hook_specs(name, p)]
     spec = ClsSpec(
         tag=tag,
         service=service,
         methods=tuple(
             _method_spec(name, p) for name, p in partials.items() if p.flags & PartialFunctionFlags.interface()
         ),
-        hooks=tuple(hook for name, p in partials.items() for hook in _hook_specs(name, p)),
-        parameters=parameters,
+        hooks=tuple(hooks or _old_hooks(user_cls)),
+        parameters=() if has_own_init else parameters,
         has_own_init=has_own_init,
+        needs_arguments=has_own_init and _needs_arguments(user_cls),
     )
     cls = Cls._declared(spec, app, user_cls, partials)
     app._take_cls(cls)
@@ -158,6 +165,7 @@ def find_partials(user_cls: type) -> dict[str, PartialFunction[Any, Any, Any]]:
         for name, value in vars(klass).items():
             if isinstance(value, PartialFunction):
                 value.registered = True
+                value.name = value.name or name
                 found[name] = value
     return found
 
@@ -223,21 +231,42 @@ def find_parameters(user_cls: type) -> tuple[ParameterSpec, ...]:
     return tuple(found.values())
 
 
-def check_parameter_order(spec: ClsSpec) -> None:
-    """A required parameter cannot follow an optional one. Looked at when the class is first used, as in Modal.
-
-    Raises:
-        ValueError: names the parameter.
-    """
-    optional_seen = False
-    for one in spec.parameters:
-        if optional_seen and not one.has_default:
-            raise ValueError(f"Class {spec.tag!r}: non-default argument {one.name!r} follows default argument")
-        optional_seen = optional_seen or one.has_default
-
-
 def _has_own_init(user_cls: type) -> bool:
     return user_cls.__init__ is not object.__init__  # type: ignore[misc]
+
+
+def _needs_arguments(user_cls: type) -> bool:
+    try:
+        inspect.signature(user_cls).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a constructor in C, which does not say
+        return False
+    return False
+
+
+def _old_hooks(user_cls: type) -> list[HookSpec]:
+    """What releases of 2023 had in the place of `@enter` and `@exit`: the class was a context manager.
+
+    Today's release leaves these methods alone, so they count only where there is no hook of today's, and not in strict mode.
+    """
+    hooks: list[HookSpec] = []
+    if is_strict():
+        return hooks
+    for kind, names in (("enter", ("__aenter__", "__enter__")), ("exit", ("__aexit__", "__exit__"))):
+        for name in names:
+            if hasattr(user_cls, name):
+                is_async = inspect.iscoroutinefunction(getattr(user_cls, name))
+                hooks.append(HookSpec(name=name, kind=kind, is_async=is_async, is_dunder=True))
+                break
+    if hooks:
+        names_found = " and ".join(hook.name for hook in hooks)
+        deprecated(
+            f"Class {user_cls.__name__!r}: {names_found} run when a container starts and ends, as they did in older releases. "
+            "Decorate them with @modal.enter() and @modal.exit() instead.",
+            stacklevel=4,
+        )
+    return hooks
 
 
 def _method_spec(name: str, partial: PartialFunction[Any, Any, Any]) -> MethodSpec:
@@ -269,38 +298,173 @@ def _hook_specs(name: str, partial: PartialFunction[Any, Any, Any]) -> list[Hook
     return hooks
 
 
+# --------------------------------------------------------------------------------------------------------------- pools
+
+
+class _Bound:
+    """A class with arguments and options: the pool that serves it.
+
+    Args:
+        service: the class's own handle, which knows the app.
+        find: says which pool it is; may raise what is wrong with the arguments. Asked once, at first use.
+    """
+
+    def __init__(self, service: Function[Any, Any, Any], find: Callable[[], PoolRequest | None]) -> None:
+        self.service = service
+        self.specs: dict[str, FunctionSpec] = {}  # of methods, by name
+        self._find = find
+        self._found: tuple[PoolRequest | None] | None = None
+
+    @property
+    def spec(self) -> FunctionSpec:
+        """The settings of the class's own pool."""
+        return self.service.spec
+
+    def request(self) -> PoolRequest | None:
+        if self._found is None:
+            self._found = (self._find(),)
+        return self._found[0]
+
+    def pool(self) -> Any:
+        """The `PoolClient`, or None where the app does not run."""
+        base = self.service._find_pool()
+        if base is None:
+            return None
+        request = self.request()
+        return base if request is None else base.app.pool(request.tag, request)
+
+
+def _service_of(owner: _Bound | Owner) -> Function[Any, Any, Any]:
+    """The class's own handle, as it can be pickled."""
+    if isinstance(owner, _Bound):
+        return owner.service
+    base = owner.spec.tag if owner.request is None else owner.request.base
+    return _arrived(owner.app_id, base, owner.spec.model_copy(update={"tag": base}))
+
+
 # ------------------------------------------------------------------------------------------------------------- methods
 
 
-def _method_handle(
-    what: str, spec: FunctionSpec, app: App | None, raw_f: Callable[..., Any] | None
-) -> Function[Any, Any, Any]:
-    handle: Function[Any, Any, Any] = Function._new()
-    handle.spec = spec
-    handle.tag = spec.tag
-    handle._app = app
-    handle._raw_f = raw_f
-    handle._not_yet = (what, _later.CLASSES)
-    handle._live = []
-    return handle
+class _Method(Function[Any, Any, Any]):
+    """One method of an object."""
+
+    _owner: _Bound | Owner
+    _method_name: str
+    _client: Any = None
+
+    @classmethod
+    def _of(
+        cls, owner: _Bound | Owner, name: str, spec: FunctionSpec, app: App | None, raw_f: Callable[..., Any] | None
+    ) -> _Method:
+        handle = cls._new()
+        handle.spec = spec
+        handle.tag = spec.tag
+        handle._app = app
+        handle._raw_f = raw_f
+        handle._is_generator = spec.is_generator
+        handle._refuses_calls = _refuses_calls(spec)
+        handle._live = []
+        handle._owner = owner
+        handle._method_name = name
+        if isinstance(owner, _Bound):
+            handle._looked_up = owner.service._looked_up
+        return handle
+
+    def _find_pool(self) -> Any:
+        pool = self._owner.pool()
+        if pool is None:
+            return None
+        client = self._client
+        if client is None or client.pool is not pool:
+            client = self._client = pool.method_client(self._method_name)
+        return client
+
+    def _representation(self) -> str:
+        return f"Method({self.tag})"
+
+    @property
+    def object_id(self) -> str:
+        return _service_of(self._owner).object_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        request = self._owner.request() if isinstance(self._owner, _Bound) else self._owner.request
+        return _arrived_method, (_service_of(self._owner), request, self._method_name, self.spec)
+
+    @dual
+    async def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> FunctionAutoscalerSettings:
+        """Methods of one object share its containers.
+
+        Raises:
+            InvalidError: always.
+        """
+        cls_name = self.tag.partition(".")[0]
+        raise InvalidError(
+            f"{self.tag!r} is a method, which has no containers of its own: write {cls_name}(...).update_autoscaler(...)"
+        )
+
+
+def _arrived_method(
+    service: Function[Any, Any, Any], request: PoolRequest | None, name: str, spec: FunctionSpec
+) -> _Method:
+    """A method's handle on this side of a pickle."""
+    return _Method._of(_Bound(service, lambda: request), name, spec, None, None)
+
+
+def _spec_of_method(service: FunctionSpec, cls_tag: str, method: MethodSpec) -> FunctionSpec:
+    return service.model_copy(
+        update={
+            "tag": f"{cls_tag}.{method.name}",
+            "is_generator": method.is_generator,
+            "is_async": method.is_async,
+            "batching": service.batching or method.batching,
+            "webhook": method.webhook,
+        }
+    )
+
+
+class _Nobody(Function[Any, Any, Any]):
+    """`self.m` of an object that neither a container nor an `@app.cls` handle has made: it works locally."""
+
+    def _raise_not_hydrated(self) -> NoReturn:
+        raise ExecutionError(
+            f"{self.tag} belongs to an object that was made by hand, so there is no container that knows it. "
+            "Make the object by calling the @app.cls class."
+        )
 
 
 def method_of_instance(instance: Any, partial: PartialFunction[Any, Any, Any]) -> Any:
     """`self.m` inside the user's own object: a handle for methods to call, the bound function for hooks."""
     raw_f = partial.raw_f
-    assert raw_f is not None
-    bound = types.MethodType(raw_f, instance)
+    bound = bind(raw_f, instance)
     if not partial.flags & PartialFunctionFlags.interface():
         return bound
-    tag = raw_f.__qualname__
-    spec = FunctionSpec(tag=tag, module=raw_f.__module__, qualname=tag)
-    return _method_handle(f"Method({tag})", spec, None, bound)
+    owner: _Bound | Owner | None = owner_of(instance)
+    tag = f"{type(instance).__name__}.{partial.name}"
+    if owner is None:
+        handle: Function[Any, Any, Any] = _Nobody._new()
+        handle.spec = FunctionSpec(tag=tag, module=None, qualname=tag)
+        handle.tag = tag
+        handle._raw_f = bound
+        handle._live = []
+        return handle
+    spec = owner.specs.get(partial.name)
+    if spec is None:
+        made = _spec_of_method(owner.spec, type(instance).__name__, _method_spec(partial.name, partial))
+        spec = owner.specs[partial.name] = made
+    return _Method._of(owner, partial.name, spec, None, bound)
 
 
 class _UnboundMethod(Function[Any, Any, Any]):
     """`C.m`, without an object: every use says what is missing."""
 
-    def _pool(self) -> Any:
+    def _find_pool(self) -> Any:
         raise AttributeError(
             f"{self.tag} was used without an object. Did you forget to instantiate the class first? Write {self.tag.replace('.', '().', 1)}."
         )
@@ -310,6 +474,8 @@ class Cls(Object):
     """A class of an App. Calling it makes an `Obj`, which costs nothing and starts nothing."""
 
     _spec: ClsSpec
+    _service: Function[Any, Any, Any]  # tag `Name.*`: how the app knows the class
+    _changes: Mapping[str, Any]  # fields of the service's spec that `with_options` and the like have changed
     _app: App | None
     _user_cls: type | None
     _partials: dict[str, PartialFunction[Any, Any, Any]]
@@ -323,19 +489,44 @@ class Cls(Object):
         super().__init__(*args, **kwargs)
 
     @classmethod
+    def _of(cls, spec: ClsSpec, service: Function[Any, Any, Any], changes: Mapping[str, Any] | None = None) -> Cls:
+        handle = cls._new()
+        handle._spec = spec
+        handle._service = service
+        handle._changes = changes or {}
+        handle._app = None
+        handle._user_cls = None
+        handle._partials = {}
+        handle._how = None
+        return handle
+
+    @classmethod
     def _declared(
         cls, spec: ClsSpec, app: App, user_cls: type, partials: dict[str, PartialFunction[Any, Any, Any]]
     ) -> Cls:
-        handle = cls._new()
-        handle._spec = spec
+        handle = cls._of(spec, Function._declared(spec.service, app, user_cls))
         handle._app = app
         handle._user_cls = user_cls
         handle._partials = partials
-        handle._how = None
         return handle
 
     def _representation(self) -> str:
         return self._how or f"Cls({self._spec.tag})"
+
+    @property
+    def object_id(self) -> str:
+        """`cs-...`, while the app runs.
+
+        Raises:
+            AttributeError: the app is not running.
+        """
+        return f"cs-{self._service.object_id.partition('-')[2]}"
+
+    async def _hydrate(self) -> None:
+        self._service._pool()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Cls._of, (self._spec, self._service, self._changes)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Obj:
         """One set of parameters. Nothing is instantiated before it is used."""
@@ -371,12 +562,10 @@ class Cls(Object):
         client: Client | None = None,
     ) -> Cls:
         """A class of a deployed app. Nothing is looked up before its first use."""
-        handle = cls._new()
-        handle._spec = ClsSpec(tag=name, service=FunctionSpec(tag=f"{name}.*", module=None, qualname=name))
-        handle._app = None
-        handle._user_cls = None
-        handle._partials = {}
-        handle._how = f"Cls.from_name({app_name!r}, {name!r})"
+        how = f"Cls.from_name({app_name!r}, {name!r})"
+        service = Function._lookup(how, f"{name}.*")
+        handle = cls._of(ClsSpec(tag=name, service=service.spec), service)
+        handle._how = how
         return handle
 
     lookup = lookup_by_name()
@@ -401,30 +590,51 @@ class Cls(Object):
         **old: Any,
     ) -> Cls:
         """A second handle whose containers get other resources."""
-        params: dict[str, Any] = {
-            "max_containers": max_containers,
-            "scaledown_window": scaledown_window,
-            "min_containers": None,
-        }
+        params = dict(locals())
+        params["min_containers"] = None
         take_old_names("Cls.with_options", old, params)
-        check_options(gpu=gpu, env=env, volumes=volumes, retries=retries, scaledown_window=params["scaledown_window"])
-        return self._varied("with_options")
+        return self._varied("with_options", option_fields(params))
 
     def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
         """A second handle with input concurrency."""
         check_concurrency(max_inputs, target_inputs)
-        return self._varied("with_concurrency")
+        fields = {"max_concurrent_inputs": max_inputs, "target_concurrent_inputs": target_inputs}
+        return self._varied("with_concurrency", {name: value for name, value in fields.items() if value})
 
     def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
         """A second handle with dynamic batching."""
-        check_batching(max_batch_size, wait_ms)
-        return self._varied("with_batching")
+        return self._varied("with_batching", {"batching": check_batching(max_batch_size, wait_ms)})
 
-    def _varied(self, method: str) -> Cls:
+    def _varied(self, method: str, changes: Mapping[str, Any]) -> Cls:
         handle = type(self)._new()
         handle.__dict__.update(self.__dict__)
+        handle._changes = {**self._changes, **changes}
         handle._how = f"{self._how or self._spec.tag}.{method}(...)"
         return handle
+
+    def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PoolRequest | None:
+        """Which pool serves an object with these arguments.
+
+        Raises:
+            InvalidError, TypeError, ValueError: the arguments or options are wrong.
+        """
+        changes = dict(self._changes)
+        if changes:
+            from raymodal.secret import resolve
+
+            changed = self._varied_service()
+            check_resources(changed)
+            if "secrets" in changes:
+                changes["secrets"] = literal_secrets(changed.secrets, resolve)
+            if here() is None:
+                from raymodal.app import warn_of_what_is_missing
+
+                warn_of_what_is_missing([changed], stacklevel=6)
+        return pool_request(self._spec, args, kwargs, changes)
+
+    def _varied_service(self) -> FunctionSpec:
+        service = self._spec.service
+        return service.model_copy(update=dict(self._changes)) if self._changes else service
 
     @later(_later.EXPERIMENTAL)
     def _experimental_get_flash_urls(self) -> list[str] | None:
@@ -450,47 +660,58 @@ class Obj:
         obj = object.__new__(cls)
         values = obj.__dict__
         values["_cls"] = handle
+        values["_bound"] = _Bound(handle._service, lambda: handle._request(args, kwargs))
         values["_args"] = args
         values["_kwargs"] = kwargs
         values["_instance"] = None
         values["_entered"] = False
-        values["_methods"] = {}
         return obj
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = self.__dict__
+        return Obj._of, (values["_cls"], values["_args"], values["_kwargs"])
+
+    def __repr__(self) -> str:
+        return f"Obj({self.__dict__['_cls']!r})"
+
     def __getattr__(self, k: str) -> Any:
-        if k.startswith("__"):
+        if k.startswith("__") or k in ("_cls", "_bound"):
             raise AttributeError(k)
         values = self.__dict__
         handle: Cls = values["_cls"]
-        if k in values["_methods"]:
-            return values["_methods"][k]
-        partial = handle._partials.get(k)
-        is_method = partial is not None and bool(partial.flags & PartialFunctionFlags.interface())
-        if handle._user_cls is not None and not is_method:
-            return getattr(self._local_instance(), k)
-        values["_methods"][k] = method = self._method(k, partial)
-        return method
+        method = next((one for one in handle._spec.methods if one.name == k), None)
+        if method is None:
+            if handle._user_cls is not None:
+                return getattr(self._local_instance(), k)
+            if handle._service._looked_up is None:
+                raise NotFoundError(
+                    f"Class {handle._spec.tag!r} has no method {k!r}. Its other attributes can be read only where the class is defined."
+                )
+            method = MethodSpec(name=k)
+        # Kept in the object, which wins over this method from now on.
+        values[k] = made = self._method(method)
+        return made
 
-    def _method(self, name: str, partial: PartialFunction[Any, Any, Any] | None) -> Function[Any, Any, Any]:
-        handle: Cls = self.__dict__["_cls"]
-        tag = f"{handle._spec.tag}.{name}"
-        raw_f = None
-        if partial is not None:
-            raw_f = self._local_method(partial)
-        spec = FunctionSpec(tag=tag, module=None, qualname=tag)
-        return _method_handle(f"Method({tag})", spec, handle._app, raw_f)
+    def _method(self, method: MethodSpec) -> _Method:
+        values = self.__dict__
+        handle: Cls = values["_cls"]
+        partial = handle._partials.get(method.name)
+        raw_f = None if partial is None else self._local_method(partial)
+        spec = _spec_of_method(handle._varied_service(), handle._spec.tag, method)
+        return _Method._of(values["_bound"], method.name, spec, handle._app, raw_f)
 
     def _local_method(self, partial: PartialFunction[Any, Any, Any]) -> Callable[..., Any]:
-        raw_f = partial.raw_f
-        assert raw_f is not None
-        is_async = inspect.iscoroutinefunction(raw_f) or inspect.isasyncgenfunction(raw_f)
+        raw_f: Any = partial.raw_f
 
         def call(*args: Any, **kwargs: Any) -> Any:
             instance = self._local_instance()
-            if is_async:
-                return _call_async(self, instance, raw_f, args, kwargs)
+            method = bind(raw_f, instance)
+            if inspect.isasyncgenfunction(raw_f):
+                return _iterate_async(self, instance, method, args, kwargs)
+            if inspect.iscoroutinefunction(raw_f):
+                return _call_async(self, instance, method, args, kwargs)
             self._enter(instance)
-            return raw_f(instance, *args, **kwargs)
+            return method(*args, **kwargs)
 
         return call
 
@@ -498,7 +719,8 @@ class Obj:
         values = self.__dict__
         if values["_instance"] is None:
             handle: Cls = values["_cls"]
-            values["_instance"] = _instantiate(handle, values["_args"], values["_kwargs"])
+            values["_instance"] = instance = _instantiate(handle, values["_args"], values["_kwargs"])
+            adopt(instance, values["_bound"])
         return values["_instance"]
 
     def _enter(self, instance: Any) -> None:
@@ -510,13 +732,9 @@ class Obj:
         if hasattr(instance, "__enter__"):
             instance.__enter__()
         handle: Cls = values["_cls"]
-        snap_first = sorted(
-            (hook for hook in handle._spec.hooks if hook.kind == "enter"), key=lambda hook: not hook.snap
-        )
-        for hook in snap_first:
-            raw_f = handle._partials[hook.name].raw_f
-            assert raw_f is not None
-            result = raw_f(instance)
+        hooks = [hook for hook in handle._spec.hooks if hook.kind == "enter" and not hook.is_dunder]
+        for hook in sorted(hooks, key=lambda hook: not hook.snap):
+            result = bind(handle._partials[hook.name].raw_f, instance)()
             if inspect.iscoroutine(result):
                 result.close()  # nobody awaits it here, as in Modal; closing it avoids a warning that points nowhere
 
@@ -530,10 +748,10 @@ class Obj:
         buffer_containers: int | None = None,
     ) -> FunctionAutoscalerSettings:
         """How many containers this set of parameters has."""
-        _later.refuse("Obj.update_autoscaler", _later.CLASSES)
+        _later.refuse("Obj.update_autoscaler", _later.OBJECT_SCALING)
 
 
-async def _call_async(obj: Obj, instance: Any, raw_f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+async def _enter_async(obj: Obj, instance: Any) -> None:
     # Modal runs the context-manager methods here but not the @enter hooks.
     values = obj.__dict__
     if not values["_entered"]:
@@ -542,7 +760,19 @@ async def _call_async(obj: Obj, instance: Any, raw_f: Callable[..., Any], args: 
             await instance.__aenter__()
         elif hasattr(instance, "__enter__"):
             instance.__enter__()
-    return await raw_f(instance, *args, **kwargs)
+
+
+async def _call_async(obj: Obj, instance: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    await _enter_async(obj, instance)
+    return await method(*args, **kwargs)
+
+
+async def _iterate_async(
+    obj: Obj, instance: Any, method: Callable[..., Any], args: Any, kwargs: Any
+) -> AsyncIterator[Any]:
+    await _enter_async(obj, instance)
+    async for value in method(*args, **kwargs):
+        yield value
 
 
 def _instantiate(handle: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -550,7 +780,7 @@ def _instantiate(handle: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if user_cls is None:
         raise ExecutionError(f"{handle!r} refers to a class whose definition is not in this program")
     if handle._spec.has_own_init:
-        return user_cls(*args, **kwargs)
+        return construct(user_cls, args, kwargs, has_own_init=True)
     check_parameter_order(handle._spec)
     names = [one.name for one in handle._spec.parameters]
     if len(args) > len(names):
@@ -565,10 +795,7 @@ def _instantiate(handle: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     missing = [one.name for one in handle._spec.parameters if not one.has_default and one.name not in values]
     if missing:
         raise TypeError(f"{user_cls.__name__}() is missing the argument {missing[0]!r}")
-    new: Any = user_cls.__new__
-    instance = new(user_cls)
-    vars(instance).update(values)
-    return instance
+    return construct(user_cls, (), values, has_own_init=False)
 
 
 def _hide_old_names() -> None:

@@ -471,6 +471,9 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         """The function's `PoolClient`: the container's, if this is one, else that of the run in this process."""
         if self._not_yet is not None:
             _later.refuse(*self._not_yet)
+        return self._find_pool() or self._raise_not_hydrated()
+
+    def _find_pool(self) -> Any:
         context = here()
         if context is not None and self._looked_up is None and context.has(self.tag):
             return context.pool(self.tag)
@@ -478,7 +481,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             return self._live[-1].pool
         if self._owner_app_id is not None and self._owner_app_id in _running_apps:
             return _running_apps[self._owner_app_id].pool(self.tag)
-        return self._raise_not_hydrated()
+        return None
 
     def _raise_not_hydrated(self) -> NoReturn:
         if self._looked_up is not None:
@@ -934,14 +937,16 @@ class FunctionCall(Object, Generic[ReturnType]):
                 f"The result of {self!r} cannot be asked for, because no App of this program is running. "
                 "Spawned calls of a run live as long as the run."
             )
-        for app in apps[:-1]:
+        for app in apps:
             try:
-                return await getattr(app.calls, method)(self._call_id, *args)
+                result = await getattr(app.calls, method)(self._call_id, *args)
             except NotFoundError:
+                if app is apps[-1]:
+                    raise
                 continue
-        result = await getattr(apps[-1].calls, method)(self._call_id, *args)
-        self._object_id = self._call_id
-        return result
+            self._object_id = self._call_id
+            return result
+        raise AssertionError("unreachable: the last app has answered or raised")
 
     @dual
     async def get(self, timeout: float | None = None, *, index: int = 0) -> ReturnType:

@@ -92,6 +92,9 @@ _SETTING_NAMES = {
 class PartialFunction(Generic[P, ReturnType, OriginalReturnType]):
     """A function or class with decorators on it, on its way to `@app.function` or `@app.cls`."""
 
+    name = ""
+    """The attribute it is in its class."""
+
     def __init__(
         self,
         obj: Callable[P, ReturnType] | type,
@@ -155,6 +158,9 @@ class PartialFunction(Generic[P, ReturnType, OriginalReturnType]):
             raise InvalidError(
                 f"The function beneath @modal.{decorator_name} takes no parameters, not even with defaults"
             )
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None or self.raw_f is None:

@@ -133,6 +133,7 @@ class BundleHead:
         kwargs: pickled keyword arguments shared by all inputs, or None.
         budget_s: stop between inputs after this long and return the rest.
         pipelined: another bundle may be queued behind this one, so an input that overruns must free it.
+        method: which method of a class; empty for functions.
     """
 
     kind: str
@@ -144,6 +145,7 @@ class BundleHead:
     kwargs: bytes | None
     budget_s: float
     pipelined: bool
+    method: str = ""
 
 
 def encode_bundle(head: BundleHead, items: Sequence[Any]) -> bytes:
@@ -161,6 +163,7 @@ def encode_bundle(head: BundleHead, items: Sequence[Any]) -> bytes:
             head.kwargs,
             head.budget_s,
             head.pipelined,
+            head.method,
             lengths,
         ),
         5,

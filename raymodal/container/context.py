@@ -6,12 +6,16 @@ On the main thread of a plain container the fast loop sets it by hand once per i
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raymodal.engine.client import PoolClient
+    from raymodal.plan.pool import ContainerPlan, PoolRequest
+    from raymodal.spec.function import FunctionSpec
 
 
 @dataclass(slots=True)
@@ -22,7 +26,7 @@ class ContainerContext:
         app_id: `ap-...` of the running app.
         app_name: its name or description.
         container_id: `ta-...`.
-        tag: of the function that this container runs.
+        tag: of the function that this container runs; for a class `Name.*`, whatever the object's arguments.
         image_key: of the function's image, so that `image.imports()` knows whether it is inside its own.
         app: gives the `PoolClient` of any function of the same app, so that handles are live.
     """
@@ -40,6 +44,44 @@ class ContainerContext:
 
     def has(self, tag: str) -> bool:
         return bool(self.app is not None and self.app.has(tag))
+
+
+@dataclass(slots=True, frozen=True)
+class Owner:
+    """Whose object a container's is: the pool that calls of its own methods (`self.other.remote()`) go to.
+
+    Attributes:
+        app: of the container.
+        spec: of that pool.
+        request: None for the class's own pool.
+    """
+
+    app: Any
+    app_id: str
+    spec: FunctionSpec
+    request: PoolRequest | None
+    specs: dict[str, FunctionSpec] = field(default_factory=dict)  # of its methods, by name
+
+    def pool(self) -> PoolClient:
+        pool: PoolClient = self.app.pool(self.spec.tag, self.request)
+        return pool
+
+
+_owners: dict[int, tuple[weakref.ref[Any], Any]] = {}
+"""Owners of the users' objects that were made here, by identity: such an object may be unhashable, and must stay as its class made it."""
+
+
+def adopt(instance: Any, owner: Any) -> None:
+    """Note to which pool the methods of an object belong. Objects that cannot be referred to weakly are not noted."""
+    key = id(instance)
+    with contextlib.suppress(TypeError):
+        _owners[key] = (weakref.ref(instance, lambda _: _owners.pop(key, None)), owner)
+
+
+def owner_of(instance: Any) -> Any:
+    """What `adopt` was given, or None."""
+    found = _owners.get(id(instance))
+    return found[1] if found is not None and found[0]() is instance else None
 
 
 class CurrentInput:
@@ -63,6 +105,13 @@ def input_id(call_id: str, index: int) -> str:
 
 current_input: ContextVar[CurrentInput | None] = ContextVar("raymodal_current_input", default=None)
 _context: ContainerContext | None = None
+
+
+def context_for(plan: ContainerPlan, app: Any) -> ContainerContext:
+    """The context of a container that is told `plan` and calls others through `app`."""
+    tag = plan.spec.tag if plan.cls is None else plan.cls.service.tag
+    image_key = plan.spec.image.key if plan.spec.image is not None else None
+    return ContainerContext(plan.app_id, plan.app_name, plan.container_id, tag, app, image_key)
 
 
 _local_override: ContextVar[ContainerContext | None] = ContextVar("raymodal_container", default=None)

@@ -1,4 +1,4 @@
-"""Finds the user's function in a container: by import where a file exists, else by value. Also what must be true of the process before user code is imported."""
+"""Finds the user's function or class in a container: by import where a file exists, else by value. Also what must be true of the process before user code is imported."""
 
 from __future__ import annotations
 
@@ -66,11 +66,6 @@ def free_threads(plan: ContainerPlan) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def image_key(plan: ContainerPlan) -> str | None:
-    """Which image this container has."""
-    return plan.spec.image.key if plan.spec.image is not None else None
-
-
 def container_variables(plan: ContainerPlan) -> Mapping[str, str]:
     """The variables that user code finds in a container (MODAL_SEMANTICS 12.4), then its own."""
     return {
@@ -93,8 +88,28 @@ def load_function(plan: ContainerPlan) -> Callable[..., Any]:
     if plan.blob is not None:
         function: Callable[..., Any] = cloudpickle.loads(plan.blob)
         return function
-    module = import_module(plan.spec.module or "", plan.spec.file)
-    found: Any = module
+    return raw_function(_find(plan), plan)
+
+
+def load_class(plan: ContainerPlan) -> type:
+    """The user's plain class.
+
+    Raises:
+        ExecutionError: the module has no such object, or it is not what was declared.
+        BaseException: whatever importing the user's module raises.
+    """
+    found = cloudpickle.loads(plan.blob) if plan.blob is not None else _find(plan)
+    user_cls = getattr(found, "_user_cls", found)
+    if not isinstance(user_cls, type):
+        raise ExecutionError(
+            f"Class {plan.spec.tag!r}: {plan.spec.module}.{plan.spec.qualname} is a {type(found).__name__} in the container, not a class. "
+            "Do not bind its name to something else, or use serialized=True."
+        )
+    return user_cls
+
+
+def _find(plan: ContainerPlan) -> Any:
+    found: Any = import_module(plan.spec.module or "", plan.spec.file)
     for part in plan.spec.qualname.split("."):
         try:
             found = getattr(found, part)
@@ -103,7 +118,7 @@ def load_function(plan: ContainerPlan) -> Callable[..., Any]:
                 f"Function {plan.spec.tag!r}: {plan.spec.module}.{plan.spec.qualname} does not exist in the container, although it did where the app "
                 "was defined. Is it defined under an `if`, or is its name bound to something else? Define it at module level, or use serialized=True."
             ) from None
-    return raw_function(found, plan)
+    return found
 
 
 def raw_function(found: Any, plan: ContainerPlan) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Runs a function's inputs in whatever process or thread it is given. No Ray here.
+"""Runs the inputs of a function, or of a class's object, in whatever process or thread it is given. No Ray here.
 
 Theory of operation. `run` is called on the container's **main thread** with one bundle at a time and returns its reply. User code runs there: sync functions
 directly, async ones on one lasting loop. A **side thread** (`container.watch`) looks at the bundle that is current, every 50 ms while there is one:
@@ -32,6 +32,7 @@ from typing import Any, Protocol
 
 from raymodal import wire
 from raymodal.container.context import CurrentInput, current_input
+from raymodal.container.lifecycle import Lifecycle
 from raymodal.container.loader import load_function
 from raymodal.exception import InputCancellation, InvalidError
 from raymodal.plan.pool import ContainerPlan
@@ -144,23 +145,42 @@ class Runtime:
         self._streams: dict[tuple[str, int], _Stream] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._function: Callable[..., Any] | None = None
+        self._life = None if plan.cls is None else Lifecycle(plan, self._run_hook, self._say)
         self._timeout_s = float(plan.spec.timeout_s)
 
     # --- life
 
     def load(self) -> None:
-        """Import or unpickle the user's function.
+        """First phase of a start: import or unpickle the user's function or class; of a class, make the object and run what belongs before a snapshot.
 
         Raises:
-            BaseException: whatever user code raises on import.
+            BaseException: whatever user code raises.
         """
-        self._function = load_function(self.plan)
+        if self._life is None:
+            self._function = load_function(self.plan)
+        else:
+            self._life.make()
+
+    def enter(self) -> None:
+        """Second phase: the other enter hooks. After it, inputs may come.
+
+        Raises:
+            BaseException: whatever user code raises.
+        """
+        if self._life is not None:
+            self._life.enter()
+
+    def refuse_more(self, reason: str) -> None:
+        """Take no further bundles, those that are queued already included. Any thread."""
+        self.draining = self.draining or reason
 
     def finish(self, reason: str = "") -> None:
-        """Drain: take nothing more, close what is open. Main thread."""
-        self.draining = reason or "draining"
+        """Drain: take nothing more, close what is open, run the exit hooks. Main thread."""
+        self.refuse_more(reason or "draining")
         for stream in list(self._streams.values()):
             self._close_stream(stream)
+        if self._life is not None:
+            self._life.leave()
         if self._loop is not None and not self._loop.is_closed():
             _close_loop(self._loop)
 
@@ -172,6 +192,16 @@ class Runtime:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
+    def _run_hook(self, awaitable: Any) -> None:
+        _unwrap(self.loop.run_until_complete(_await(awaitable)))
+
+    def _target(self, method: str) -> tuple[Callable[..., Any], bool]:
+        """What a bundle calls, and whether it is async."""
+        if self._life is not None:
+            return self._life.method(method)
+        assert self._function is not None
+        return self._function, self.plan.spec.is_async
+
     # --- main thread: bundles
 
     def run(self, blob: bytes, *buffers: Any) -> bytes | list[Any]:
@@ -181,10 +211,11 @@ class Runtime:
         if isinstance(bundle, bytes):
             return bundle
         try:
-            if self.plan.spec.is_async:
-                self.loop.run_until_complete(self._run_async(bundle, body))
+            function, is_async = self._target(head.method)
+            if is_async:
+                self.loop.run_until_complete(self._run_async(function, bundle, body))
             else:
-                copy_context().run(self._run_sync, bundle, body)
+                copy_context().run(self._run_sync, function, bundle, body)
         finally:
             self._in_user = False
             self.current = None
@@ -209,10 +240,8 @@ class Runtime:
         self.wake()
         return bundle
 
-    def _run_sync(self, bundle: _Bundle, body: Body) -> None:
+    def _run_sync(self, function: Callable[..., Any], bundle: _Bundle, body: Body) -> None:
         head = bundle.head
-        function = self._function
-        assert function is not None
         now = CurrentInput(head.call_id, 0)
         current_input.set(now)
         indices = wire.expand(head.indices)
@@ -269,10 +298,8 @@ class Runtime:
             if clock() > stop_at:
                 return
 
-    async def _run_async(self, bundle: _Bundle, body: Body) -> None:
+    async def _run_async(self, function: Callable[..., Any], bundle: _Bundle, body: Body) -> None:
         head = bundle.head
-        function = self._function
-        assert function is not None
         indices = wire.expand(head.indices)
         inputs = _Inputs(head, body)
         stop_at = _now() + head.budget_s
@@ -400,9 +427,9 @@ class Runtime:
         try:
             args, kwargs = _Inputs(head, body).call(0)
             context.run(current_input.set, CurrentInput(head.call_id, wire.expand(head.indices)[0]))
+            function, _ = self._target(head.method)
             self._in_user = True
-            assert self._function is not None
-            made = context.run(self._function, *args, **kwargs)
+            made = context.run(function, *args, **kwargs)
             self._in_user = False
             if inspect.iscoroutine(made):
                 made = self.loop.run_until_complete(made)
@@ -520,6 +547,14 @@ class Runtime:
         finally:
             self._in_user = False
 
+    def _name(self, bundle: _Bundle) -> str:
+        """What the user calls what runs: a method goes by the tag of its pool, with its own name in the place of the `*`."""
+        tag = self.plan.spec.tag
+        if self._life is None:
+            return tag
+        before, _, after = tag.rpartition("*")
+        return f"{before}{bundle.head.method}{after}"
+
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
@@ -539,7 +574,7 @@ class Runtime:
         if want is not None and want.bundle is bundle and want.pos == pos:
             self._press(want, now)
         elif ran > self._timeout_s:
-            text = f"Function {self.plan.spec.tag!r}: the input ran longer than timeout={self._timeout_s:g} s (function call {bundle.head.call_id})"
+            text = f"Function {self._name(bundle)!r}: the input ran longer than timeout={self._timeout_s:g} s (function call {bundle.head.call_id})"
             self._interrupt(_Want(bundle, pos, wire.TIMEOUT, text, now))
         if bundle.stream is not None:
             if ran - bundle.stream.ran_s > OVERRUN_S and bundle.outs:

@@ -19,7 +19,7 @@ from raymodal import wire
 from raymodal._dual import io_loop
 from raymodal.engine.protocol import Gone, Link
 from raymodal.exception import ClientClosed, ExecutionError, InternalError, InternalFailure
-from raymodal.plan.pool import ClientOptions, FunctionFacts
+from raymodal.plan.pool import ClientOptions, FunctionFacts, PoolRequest
 
 if TYPE_CHECKING:
     from raymodal.engine.run import Run
@@ -58,11 +58,105 @@ class Slot:
         self.gone = False
 
 
-class PoolClient:
-    """One function's slots in this process, shared by all its calls here."""
+class Callee:
+    """What a handle calls: a pool, and which method where it is a class's. All methods of an object share the pool's slots."""
 
-    def __init__(self, app: AppClient, facts: FunctionFacts) -> None:
+    pool: PoolClient
+    method = ""
+
+    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Any]]:
+        """Encode one call's arguments, large buffers apart. Raises what pickling raises, in the caller."""
+        app = self.pool.app
+        data = app.encoder().one((args, kwargs))
+        if isinstance(data, wire.Big):
+            return data.blob, [app.link.hold(b) for b in data.buffers]
+        return data, []
+
+    # --- one call
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`remote()`: run one input and wait for its outcome in the calling thread."""
+        from raymodal.engine.single import OneCall
+
+        return OneCall(self.pool, *self.encode_call(args, kwargs), self.method).wait()
+
+    async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`remote.aio()`: the same on the caller's own loop."""
+        from raymodal.engine.single import OneCall
+
+        return await OneCall(self.pool, *self.encode_call(args, kwargs), self.method).wait_async()
+
+    # --- many
+
+    def map(
+        self, inputs: Any, kwargs: dict[str, Any], ordered: bool, return_exceptions: bool, star: bool = False
+    ) -> Iterator[Any]:
+        from raymodal.engine.maps import map_sync
+
+        return map_sync(self, inputs, kwargs, ordered=ordered, return_exceptions=return_exceptions, star=star)
+
+    def map_async(
+        self, inputs: Any, kwargs: dict[str, Any], ordered: bool, return_exceptions: bool, star: bool = False
+    ) -> AsyncIterator[Any]:
+        from raymodal.engine.maps import map_async
+
+        return map_async(self, inputs, kwargs, ordered=ordered, return_exceptions=return_exceptions, star=star)
+
+    def stream(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        from raymodal.engine.streams import stream_sync
+
+        return stream_sync(self, args, kwargs)
+
+    def stream_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+        from raymodal.engine.streams import stream_async
+
+        return stream_async(self, args, kwargs)
+
+    async def spawn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Hand one input to the controller; returns the call's id once it is accepted."""
+        data, held = self.encode_call(args, kwargs)
+        call_id: str = await self.pool.ask("spawn", [(wire.EACH_CALL, data, held)], True, self.method)
+        return call_id
+
+    async def spawn_map(self, inputs: Any, kwargs: dict[str, Any]) -> list[str]:
+        """One spawned call per input."""
+        from raymodal.engine.maps import spawn_each
+
+        return await spawn_each(self, inputs, kwargs)
+
+    async def spawn_many(self, inputs: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
+        """One spawned call with many inputs."""
+        from raymodal.engine.maps import spawn_many
+
+        return await spawn_many(self, inputs, kwargs)
+
+    async def stats(self) -> Any:
+        return await self.pool.ask("stats")
+
+    async def set_rules(self, changes: dict[str, Any]) -> Any:
+        return await self.pool.ask("set_rules", changes)
+
+
+class MethodClient(Callee):
+    """One method of the objects that a pool serves."""
+
+    def __init__(self, pool: PoolClient, method: str) -> None:
+        self.pool = pool
+        self.method = method
+
+
+class PoolClient(Callee):
+    """One function's slots in this process, shared by all its calls here.
+
+    Args:
+        request: what the controller must be told before it can know this pool; None for those of the app's plan.
+    """
+
+    def __init__(self, app: AppClient, facts: FunctionFacts, request: PoolRequest | None = None) -> None:
         self.app = app
+        self.pool = self
+        self._request = request
+        self._opening: asyncio.Future[Any] | None = None
         self.facts = facts
         self.tag = facts.tag
         self._lock = threading.Lock()
@@ -232,79 +326,28 @@ class PoolClient:
             self._reported_at = _monotonic()
         self.app.update(self.tag, seq, demand, lasting, releases)
 
-    # --- one call
+    # --- the controller
 
-    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Any]]:
-        """Encode one call's arguments, large buffers apart. Raises what pickling raises, in the caller."""
-        encoder = self.app.encoder()
-        data = encoder.one((args, kwargs))
-        if isinstance(data, wire.Big):
-            return data.blob, [self.app.link.hold(b) for b in data.buffers]
-        return data, []
+    def method_client(self, name: str) -> MethodClient:
+        """One method of the objects that this pool serves."""
+        return MethodClient(self, name)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """`remote()`: run one input and wait for its outcome in the calling thread."""
-        from raymodal.engine.single import OneCall
+    async def open(self) -> None:
+        """Make sure that the controller knows this pool: one control call per pool and process. I/O loop."""
+        if self._request is None:
+            return
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self.app.link.controller("open_pool", self._request))
+        # Shielded: whoever gives up waiting must not take it from the others.
+        await asyncio.shield(self._opening)
 
-        return OneCall(self, *self.encode_call(args, kwargs)).wait()
+    async def ask(self, method: str, *args: Any) -> Any:
+        """Call the controller about this pool."""
+        return await self.app.on_loop(self._ask(method, args))
 
-    async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """`remote.aio()`: the same on the caller's own loop."""
-        from raymodal.engine.single import OneCall
-
-        return await OneCall(self, *self.encode_call(args, kwargs)).wait_async()
-
-    # --- many
-
-    def map(
-        self, inputs: Any, kwargs: dict[str, Any], ordered: bool, return_exceptions: bool, star: bool = False
-    ) -> Iterator[Any]:
-        from raymodal.engine.maps import map_sync
-
-        return map_sync(self, inputs, kwargs, ordered=ordered, return_exceptions=return_exceptions, star=star)
-
-    def map_async(
-        self, inputs: Any, kwargs: dict[str, Any], ordered: bool, return_exceptions: bool, star: bool = False
-    ) -> AsyncIterator[Any]:
-        from raymodal.engine.maps import map_async
-
-        return map_async(self, inputs, kwargs, ordered=ordered, return_exceptions=return_exceptions, star=star)
-
-    def stream(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-        from raymodal.engine.streams import stream_sync
-
-        return stream_sync(self, args, kwargs)
-
-    def stream_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
-        from raymodal.engine.streams import stream_async
-
-        return stream_async(self, args, kwargs)
-
-    async def spawn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Hand one input to the controller; returns the call's id once it is accepted."""
-        data, held = self.encode_call(args, kwargs)
-        call_id: str = await self.app.on_loop(
-            self.app.link.controller("spawn", self.tag, [(wire.EACH_CALL, data, held)], True)
-        )
-        return call_id
-
-    async def spawn_map(self, inputs: Any, kwargs: dict[str, Any]) -> list[str]:
-        """One spawned call per input."""
-        from raymodal.engine.maps import spawn_each
-
-        return await spawn_each(self, inputs, kwargs)
-
-    async def spawn_many(self, inputs: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
-        """One spawned call with many inputs."""
-        from raymodal.engine.maps import spawn_many
-
-        return await spawn_many(self, inputs, kwargs)
-
-    async def stats(self) -> Any:
-        return await self.app.on_loop(self.app.link.controller("stats", self.tag))
-
-    async def set_rules(self, changes: dict[str, Any]) -> Any:
-        return await self.app.on_loop(self.app.link.controller("set_rules", self.tag, changes))
+    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
+        await self.open()
+        return await self.app.link.controller(method, self.tag, *args)
 
 
 class CallsClient:
@@ -394,8 +437,11 @@ class AppClient:
     def has(self, tag: str) -> bool:
         return tag in self._facts
 
-    def pool(self, tag: str) -> PoolClient:
+    def pool(self, tag: str, request: PoolRequest | None = None) -> PoolClient:
         """The function's pool as seen from here.
+
+        Args:
+            request: of a pool that the app's plan does not name; the controller hears of it when the pool is first used.
 
         Raises:
             ExecutionError: the running app has no such function.
@@ -403,13 +449,20 @@ class AppClient:
         pool = self._pools.get(tag)
         if pool is None:
             with self._lock:
-                facts = self._facts.get(tag)
+                known = tag if request is None else request.base
+                facts = self._facts.get(known)
                 if facts is None:
                     raise ExecutionError(
-                        f"The running app has no function {tag!r}; it has {', '.join(sorted(self._facts)) or 'none'}"
+                        f"The running app has no function {known!r}; it has {', '.join(sorted(self._facts)) or 'none'}"
                     )
-                pool = self._pools.setdefault(tag, PoolClient(self, facts))
+                if request is not None:
+                    facts = request.facts(facts)
+                pool = self._pools.setdefault(tag, PoolClient(self, facts, request))
         return pool
+
+    def learn(self, facts: FunctionFacts) -> None:
+        """A pool that the app's plan does not name has been opened (controller)."""
+        self._facts.setdefault(facts.tag, facts)
 
     def facts(self) -> dict[str, FunctionFacts]:
         return self._facts
@@ -445,11 +498,14 @@ class AppClient:
         _spawn_task(self._update(tag, seq, demand, lasting, releases))
 
     async def _update(self, tag: str, seq: int, demand: int, lasting: int, releases: Any) -> None:
-        await self._hear("update", self.link.client_id, self.container_id, tag, seq, demand, lasting, releases)
+        args = (self.link.client_id, self.container_id, tag, seq, demand, lasting, releases)
+        await self._hear("update", *args, pool=self.pool(tag))
 
-    async def _hear(self, method: str, *args: Any) -> None:
+    async def _hear(self, method: str, *args: Any, pool: PoolClient | None = None) -> None:
         """Ask the controller and act on the events it answers with. Whatever goes wrong ends the app's calls: nobody else would wake them."""
         try:
+            if pool is not None:
+                await pool.open()
             self.handle(await self.link.controller(method, *args))
         except Gone as gone:
             self.fail_all(_controller_gone(gone))

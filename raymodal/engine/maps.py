@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from raymodal import wire
-from raymodal.engine.client import PoolClient
+from raymodal.engine.client import Callee
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events, take_events_async
 from raymodal.engine.sources import Source
 from raymodal.wire import Big, Failure
@@ -74,14 +74,15 @@ class _Outputs:
 
 
 def _start_run(
-    pool: PoolClient, inputs: Any, kwargs: dict[str, Any], star: bool, post: Callable[[Any], None]
+    callee: Callee, inputs: Any, kwargs: dict[str, Any], star: bool, post: Callable[[Any], None]
 ) -> tuple[Run, Source]:
     source = Source(inputs, star=star)
     blob = None
     if kwargs:
-        encoded = pool.app.encoder().one(kwargs)
+        encoded = callee.pool.app.encoder().one(kwargs)
         blob = encoded if isinstance(encoded, bytes) else wire.dumps(kwargs)
-    run = Run(pool, new_call_id(), post, kind=wire.JOINT_VALUE if source.single else wire.JOINT_ARGS, kwargs=blob)
+    kind = wire.JOINT_VALUE if source.single else wire.JOINT_ARGS
+    run = Run(callee.pool, new_call_id(), post, kind=kind, kwargs=blob, method=callee.method)
     run.hint = source.remaining()
     if run.hint == 0:
         run.ledger.close()  # nothing will ever be drawn, so nothing else would find out
@@ -100,11 +101,11 @@ def _encoder_of(run: Run) -> Callable[[Any], Any]:
 
 
 def map_sync(
-    pool: PoolClient, inputs: Any, kwargs: dict[str, Any], *, ordered: bool, return_exceptions: bool, star: bool
+    callee: Callee, inputs: Any, kwargs: dict[str, Any], *, ordered: bool, return_exceptions: bool, star: bool
 ) -> Iterator[Any]:
     """Pump a map in the calling thread. A generator: nothing happens before the first `next`, and inputs are drawn only inside one."""
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    run, source = _start_run(pool, inputs, kwargs, star, inbox.put)
+    run, source = _start_run(callee, inputs, kwargs, star, inbox.put)
     outputs = _Outputs(run, ordered=ordered, return_exceptions=return_exceptions)
     ledger = run.ledger
     encode = _encoder_of(run)
@@ -143,11 +144,11 @@ def _drawn(run: Run, source: Source, items: list[Any], exhausted: bool) -> None:
 
 
 async def map_async(
-    pool: PoolClient, inputs: Any, kwargs: dict[str, Any], *, ordered: bool, return_exceptions: bool, star: bool
+    callee: Callee, inputs: Any, kwargs: dict[str, Any], *, ordered: bool, return_exceptions: bool, star: bool
 ) -> AsyncIterator[Any]:
     """Pump a map on the caller's loop."""
     inbox = AsyncInbox()
-    run, source = _start_run(pool, inputs, kwargs, star, inbox.put)
+    run, source = _start_run(callee, inputs, kwargs, star, inbox.put)
     outputs = _Outputs(run, ordered=ordered, return_exceptions=return_exceptions)
     ledger = run.ledger
     encode = _encoder_of(run)
@@ -185,12 +186,12 @@ async def map_async(
 
 
 async def _encoded_calls(
-    pool: PoolClient, inputs: Any, kwargs: dict[str, Any]
+    callee: Callee, inputs: Any, kwargs: dict[str, Any]
 ) -> AsyncIterator[list[tuple[str, bytes, list[Any]]]]:
     source = Source(inputs, star=False, always=True)
 
     def encode(value: Any) -> tuple[str, bytes, list[Any]]:
-        return (wire.EACH_CALL, *pool.encode_call((value,) if source.single else tuple(value), kwargs))
+        return (wire.EACH_CALL, *callee.encode_call((value,) if source.single else tuple(value), kwargs))
 
     try:
         exhausted = False
@@ -202,26 +203,27 @@ async def _encoded_calls(
         await source.aclose()
 
 
-async def spawn_each(pool: PoolClient, inputs: Any, kwargs: dict[str, Any]) -> list[str]:
+async def spawn_each(callee: Callee, inputs: Any, kwargs: dict[str, Any]) -> list[str]:
     ids: list[str] = []
-    async for chunk in _encoded_calls(pool, inputs, kwargs):
-        ids += await pool.app.on_loop(pool.app.link.controller("spawn_each", pool.tag, chunk))
+    async for chunk in _encoded_calls(callee, inputs, kwargs):
+        ids += await callee.pool.ask("spawn_each", chunk, callee.method)
     return ids
 
 
-async def spawn_many(pool: PoolClient, inputs: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
+async def spawn_many(callee: Callee, inputs: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
+    app = callee.pool.app
     call_id: str | None = None
     count = 0
     try:
-        async for chunk in _encoded_calls(pool, inputs, kwargs):
+        async for chunk in _encoded_calls(callee, inputs, kwargs):
             if call_id is None:
-                call_id = await pool.app.on_loop(pool.app.link.controller("spawn", pool.tag, chunk, False))
+                call_id = await callee.pool.ask("spawn", chunk, False, callee.method)
             else:
-                await pool.app.on_loop(pool.app.link.controller("spawn_more", call_id, chunk))
+                await app.on_loop(app.link.controller("spawn_more", call_id, chunk))
             count += len(chunk)
     finally:
         if call_id is not None:
-            await pool.app.on_loop(pool.app.link.controller("spawn_more", call_id, []))
+            await app.on_loop(app.link.controller("spawn_more", call_id, []))
     if call_id is None:
-        call_id = await pool.app.on_loop(pool.app.link.controller("spawn", pool.tag, [], True))
+        call_id = await callee.pool.ask("spawn", [], True, callee.method)
     return call_id, count

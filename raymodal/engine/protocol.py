@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raymodal.logic.autoscale import Room
+from raymodal.logic.autoscale import Ask, Room
 from raymodal.plan.pool import ContainerPlan
+from raymodal.spec.function import FunctionSpec
 
 if TYPE_CHECKING:
     from raymodal.engine.client import AppClient, PoolClient
@@ -46,6 +48,15 @@ class Link(Protocol):
         """Get what a container put away for this caller."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedPool:
+    """What a pool that the app's plan does not name asks of the cluster. `note` is for people."""
+
+    ask: Ask
+    hide_gpus: bool = True
+    note: str | None = None
+
+
 class Host(Protocol):
     """What the controller needs to keep containers: the difference between Ray and threads."""
 
@@ -69,6 +80,9 @@ class Host(Protocol):
 
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         """Why no node could ever hold a container of `tag`, and whether the cluster could grow one; None if one could."""
+
+    def open_pool(self, spec: FunctionSpec) -> OpenedPool:
+        """From now on containers with these settings may be started under `spec.tag`."""
 
     def submit(self, handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         """Call a container from the controller."""

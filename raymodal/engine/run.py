@@ -66,6 +66,7 @@ class Run:
         kwargs: pickled keyword arguments for every input.
         raw: deliver outcomes as they came (controller) instead of decoded.
         one_by_one: never put two inputs into a bundle.
+        method: which method of a class; empty for functions.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Run:
         kwargs: bytes | None = None,
         raw: bool = False,
         one_by_one: bool = False,
+        method: str = "",
     ) -> None:
         self.pool = pool
         self.app = pool.app
@@ -95,6 +97,7 @@ class Run:
         self._kwargs = kwargs
         self._raw = raw
         self._one_by_one = one_by_one
+        self._method = method
         self._fresh: deque[Any] = deque()
         self._kept: dict[int, Any] = {}  # inputs that may have to be sent again
         self._slots: dict[int, Slot] = {}
@@ -292,6 +295,7 @@ class Run:
             self._kwargs,
             BUDGET_S,
             self._pipelined(count),
+            self._method,
         )
         blob = wire.encode_bundle(head, blobs)
         n_bytes = len(blob)

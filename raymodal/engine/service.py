@@ -23,14 +23,16 @@ from raymodal.exception import ClientClosed, InvalidError, NotFoundError
 from raymodal.logic import fleet as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
 from raymodal.logic.fleet import Fleet, Pool, Status
-from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts
-from raymodal.spec.function import FunctionSpec
+from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest
+from raymodal.spec.function import FunctionSpec, spec_env
 from raymodal.wire import Failure
 
 POLL_S = 3.0  # a caller's long-poll; its return is the heartbeat
 CONTAINER_POLL_S = 10.0
 SILENT_S = 25.0  # a container that has not polled for this long is asked whether it lives
 DRAIN_S = 30.0
+EXIT_GRACE_S = 30.0  # what exit hooks may take when the app stops; as long as in Modal
+STOP_S = 5.0  # and containers without any
 MAX_START_FAILURES = 3
 
 
@@ -52,6 +54,14 @@ class PoolSetup:
     facts: FunctionFacts
     ask: Ask
     rules: Rules
+
+    @property
+    def is_template(self) -> bool:
+        """It has no containers itself: they belong to the pools of its objects."""
+        return self.plan.cls is not None and self.plan.request is None and self.plan.cls.is_template
+
+    def pool(self) -> Pool:
+        return Pool(self.facts.tag, self.rules, self.ask, max_starts=MAX_START_FAILURES)
 
 
 @dataclass(slots=True)
@@ -125,7 +135,7 @@ class ControllerService:
         self._host = host
         self._now = clock
         self._fleet = Fleet(
-            [Pool(tag, s.rules, s.ask, max_starts=MAX_START_FAILURES) for tag, s in self._setups.items()],
+            [s.pool() for s in setups if not s.is_template],
             _container_id,
             lease_ttl_s,
         )
@@ -159,15 +169,23 @@ class ControllerService:
         self._step()
         return {"app_id": self.app_id}
 
-    async def stop(self, calls_s: float = 0.0, grace_s: float = 5.0) -> None:
-        """End every call and container. Spawned calls may run for `calls_s` more, exit hooks for `grace_s`."""
+    async def stop(self, calls_s: float = 0.0, stop_s: float = STOP_S) -> list[str]:
+        """End every call and container.
+
+        Args:
+            calls_s: what spawned calls that still run may take.
+            stop_s: what containers without exit hooks may take; the others have `EXIT_GRACE_S`.
+
+        Returns:
+            The containers that had begun, which are those that may have printed something.
+        """
         if self._stopped:
-            return
+            return []
         running = [call.task for call in self._calls.values() if call.task is not None and not call.task.done()]
         if running and calls_s > 0:
             await asyncio.wait(running, timeout=calls_s)
         if self._stopped:
-            return
+            return []
         self._stopped = True
         self._fleet.stopping = True
         if self._timer is not None:
@@ -177,25 +195,41 @@ class ControllerService:
                 call.task.cancel()
         for caller in self._callers.values():
             caller.tell("stopped", "the app was stopped")
-        live = list(self._live.items())
-        for container_id, process in live:
-            busy = bool((c := self._fleet.containers.get(container_id)) and c.leases)
-            starting = bool(c and c.status is Status.STARTING)
-            if busy or starting:
-                process.command("cancel_all")
-        if live:
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(self._finish(cid, process, "the app stops", min(grace_s, 5.0)))
-                    for cid, process in live
-                ],
-                timeout=grace_s + 1.0,
-            )
+        ending: dict[str, asyncio.Task[Any]] = {}
+        for container_id, process in list(self._live.items()):
+            container = self._fleet.containers.get(container_id)
+            if container is not None and container.status is Status.STARTING:
+                # It has run no input, and its enter hooks are not through: there is nothing to end in good order.
+                self._host.kill(process.handle)
+                continue
+            # Also if it seems idle: what its caller has just given up may still run there.
+            process.command("cancel_all")
+            grace_s = EXIT_GRACE_S if self._has_exit_hooks(process.tag) else stop_s
+            ending[container_id] = self._spawn(self._finish(container_id, process, "the app stops", grace_s))
+        if ending:
+            await asyncio.wait(ending.values(), timeout=EXIT_GRACE_S + 1.0)
         await self._client.close()
         for task in list(self._tasks):
             task.cancel()
+        return list(ending)
 
     # --- callers
+
+    async def open_pool(self, request: PoolRequest) -> None:
+        """Know the pool of a class's object from now on. The first of its callers makes it; later ones change nothing."""
+        if request.tag in self._setups:
+            return
+        base = self._setups[request.base]
+        spec = request.spec(base.plan.spec)
+        opened = self._host.open_pool(spec)
+        plan = replace(base.plan, spec=spec, env=spec_env(spec), hide_gpus=opened.hide_gpus, request=request)
+        setup = PoolSetup(plan, request.facts(base.facts), opened.ask, rules_of(spec))
+        self._setups[request.tag] = setup
+        self._client.learn(setup.facts)
+        self._fleet.add(setup.pool())
+        if opened.note is not None:
+            self._note(f"placement:{request.tag}", opened.note)
+        self._step()
 
     async def update(
         self, client_id: str, container_id: str | None, tag: str, seq: int, demand: int, lasting: int, releases: Any
@@ -280,17 +314,17 @@ class ControllerService:
 
     # --- spawned calls
 
-    async def spawn(self, tag: str, items: list[tuple[str, bytes, list[Any]]], complete: bool) -> str:
+    async def spawn(self, tag: str, items: list[tuple[str, bytes, list[Any]]], complete: bool, method: str) -> str:
         """Accept inputs as a new call; it runs whether or not anybody asks for its outcome."""
-        call = self._new_call(tag)
+        call = self._new_call(tag, method)
         self._add(call, items, complete)
         return call.call_id
 
-    async def spawn_each(self, tag: str, items: list[tuple[str, bytes, list[Any]]]) -> list[str]:
+    async def spawn_each(self, tag: str, items: list[tuple[str, bytes, list[Any]]], method: str) -> list[str]:
         """One call per input."""
         ids = []
         for item in items:
-            call = self._new_call(tag)
+            call = self._new_call(tag, method)
             self._add(call, [item], True)
             ids.append(call.call_id)
         return ids
@@ -346,10 +380,11 @@ class ControllerService:
             for container_id in containers:
                 await self.kill(container_id, "its call was cancelled with terminate_containers=True")
 
-    def _new_call(self, tag: str) -> _SpawnedCall:
+    def _new_call(self, tag: str, method: str) -> _SpawnedCall:
         call_id = new_call_id()
         inbox = AsyncInbox()
-        run = Run(self._client.pool(tag), call_id, inbox.put, kind=wire.EACH_CALL, raw=True, one_by_one=True)
+        pool = self._client.pool(tag)
+        run = Run(pool, call_id, inbox.put, kind=wire.EACH_CALL, raw=True, one_by_one=True, method=method)
         call = _SpawnedCall(call_id, tag, inbox, run)
         self._calls[call_id] = call
         call.task = self._spawn(self._drive(call))
@@ -487,9 +522,15 @@ class ControllerService:
                     self._spawn(self._finish(command.container_id, process, command.reason, DRAIN_S))
             elif isinstance(command, fl.Kill):
                 process = self._live.get(command.container_id)
-                if process is not None:
+                if process is None or self._stopped:
+                    continue  # at the end of the app every container ends in its own time
+                if not command.in_order:
                     self._host.kill(process.handle)
                     self._gone(command.container_id, command.reason)
+                    continue
+                process.command("cancel_all")
+                grace_s = DRAIN_S if self._has_exit_hooks(process.tag) else STOP_S
+                self._spawn(self._finish(command.container_id, process, command.reason, grace_s))
             elif isinstance(command, fl.Refuse):
                 self._tell(command.client_id, "refuse", command.tag, command.failure)
             elif isinstance(command, fl.Note):
@@ -511,6 +552,10 @@ class ControllerService:
         caller = self._callers.get(client_id)
         if caller is not None:
             caller.tell(*event)
+
+    def _has_exit_hooks(self, tag: str) -> bool:
+        cls = self._setups[tag].plan.cls
+        return cls is not None and cls.has_exit_hooks
 
     def _note(self, key: str, *facts: Any) -> None:
         if key in self._warned:
@@ -577,7 +622,8 @@ class ControllerService:
                 Failure(
                     wire.START,
                     None,
-                    f"Function {process.tag!r}: the container was not ready after startup_timeout={limit:g} s",
+                    f"Function {process.tag!r}: the container was not ready after {limit:g} s, so it was killed: imports and enter hooks had not ended. "
+                    "Give them longer with startup_timeout=, or see what they wait for.",
                     where=container_id,
                 ),
                 by_user=True,

@@ -32,10 +32,13 @@ _ABANDONED = object()
 class OneCall:
     """`remote()`: one input. With a free slot it is one call to a container and one lock; anything unusual goes on as a `Run`."""
 
-    __slots__ = ("_blob", "_held", "_pool", "call_id")
+    __slots__ = ("_blob", "_held", "_method", "_pool", "call_id")
 
-    def __init__(self, pool: PoolClient, blob: bytes, held: list[Any], call_id: str | None = None) -> None:
+    def __init__(
+        self, pool: PoolClient, blob: bytes, held: list[Any], method: str = "", call_id: str | None = None
+    ) -> None:
         self._pool = pool
+        self._method = method
         self._blob = blob
         self._held = held
         self.call_id = call_id or new_call_id()
@@ -43,7 +46,7 @@ class OneCall:
     def _submit(self, slot: Slot, on_done: Callable[[Any], None]) -> None:
         link = self._pool.app.link
         head = wire.BundleHead(
-            wire.EACH_CALL, slot.epoch, 0, link.client_id, self.call_id, (0, 1), None, BUDGET_S, False
+            wire.EACH_CALL, slot.epoch, 0, link.client_id, self.call_id, (0, 1), None, BUDGET_S, False, self._method
         )
         head.bundle_id = self._pool.app.next_single()
         slot.inflight[head.bundle_id] = _monotonic()
@@ -145,7 +148,7 @@ class OneCall:
             run.close()
 
     def _run(self, post: Callable[[Any], None], lost: Gone | None, failure: Failure | None) -> Run:
-        run = Run(self._pool, self.call_id, post, kind=wire.EACH_CALL)
+        run = Run(self._pool, self.call_id, post, kind=wire.EACH_CALL, method=self._method)
         run.add([Encoded(self._blob, self._held or None)])
         run.ledger.close()
         if lost is not None or failure is not None:

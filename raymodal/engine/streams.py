@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from raymodal import wire
-from raymodal.engine.client import PoolClient, Slot
+from raymodal.engine.client import Callee, Slot
 from raymodal.engine.protocol import Gone
 from raymodal.engine.run import GRACE_S, AsyncInbox, Run, new_call_id, overdue_failure
 from raymodal.exception import InternalFailure
@@ -29,12 +29,13 @@ class _Stream:
     """One generator call: a slot for its whole life, items in order by their sequence numbers. Used by one thread or task; `post` by any."""
 
     def __init__(
-        self, pool: PoolClient, args: tuple[Any, ...], kwargs: dict[str, Any], post: Callable[[Any], None]
+        self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any], post: Callable[[Any], None]
     ) -> None:
-        self.pool = pool
+        self.pool = pool = callee.pool
         self._link = pool.app.link
         self._post = post
-        self._blob, self._held = pool.encode_call(args, kwargs)
+        self._method = callee.method
+        self._blob, self._held = callee.encode_call(args, kwargs)
         # Only to wait for a slot and to hear `sealed`, `refuse` and `stopped` events.
         self._run = Run(pool, new_call_id(), post, kind=wire.EACH_CALL)
         self._run.add([None])
@@ -60,8 +61,9 @@ class _Stream:
 
     def _open(self, slot: Slot) -> None:
         self.slot = slot
+        sender, call_id = self._link.client_id, self._run.call_id
         head = wire.BundleHead(
-            wire.EACH_CALL, slot.epoch, self._wire_id, self._link.client_id, self._run.call_id, (0, 1), None, 0.0, False
+            wire.EACH_CALL, slot.epoch, self._wire_id, sender, call_id, (0, 1), None, 0.0, False, self._method
         )
         slot.inflight[self._wire_id] = _monotonic()
         self._submit("open_stream", (wire.encode_bundle(head, (self._blob,)), 1, *self._held))
@@ -199,10 +201,10 @@ class _Stream:
         pool.app.later(CLOSE_S, press)
 
 
-def stream_sync(pool: PoolClient, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
     """Iterate a remote generator in the calling thread. Nothing runs before the first `next`."""
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    stream = _Stream(pool, args, kwargs, inbox.put)
+    stream = _Stream(callee, args, kwargs, inbox.put)
     try:
         stream.begin()
         while True:
@@ -221,10 +223,10 @@ def stream_sync(pool: PoolClient, args: tuple[Any, ...], kwargs: dict[str, Any])
         stream.close()
 
 
-async def stream_async(pool: PoolClient, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
     """The same on the caller's loop."""
     inbox = AsyncInbox()
-    stream = _Stream(pool, args, kwargs, inbox.put)
+    stream = _Stream(callee, args, kwargs, inbox.put)
     try:
         stream.begin()
         while True:

@@ -57,10 +57,11 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End a container now."""
+    """End a container and what runs in it, now. `in_order`: after what it runs was cancelled and its exit hooks have run, if that is soon."""
 
     container_id: str
     reason: str
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,11 @@ class Pool:
     decisions: deque[tuple[float, Decision, Load]] = field(default_factory=lambda: deque(maxlen=32))
     starved_since: float | None = None
 
+    @property
+    def is_asleep(self) -> bool:
+        """Nobody wants anything of it and it has nothing: a class may leave thousands of such behind, one for each of its objects."""
+        return not (self.containers or self.queue or self.rules.min_containers)
+
     def demand(self, clients: dict[str, Client]) -> int:
         """Slots that are worth a container: those in use, and those that callers expect to keep busy for longer than a start takes."""
         total = 0
@@ -229,6 +235,11 @@ class Fleet:
         self._stuck_since: dict[str, float] = {}
         self._lapsed: OrderedDict[str, Client] = OrderedDict()  # not heard of; remembered in case they were only silent
         self._noted: set[str] = set()
+
+    def add(self, pool: Pool) -> None:
+        """One more pool: that of a class's object which is used for the first time."""
+        self.pools[pool.tag] = pool
+        self._turn.append(pool.tag)
 
     # --- events
 
@@ -345,10 +356,10 @@ class Fleet:
             container = self.containers.get(lease.container_id)
             self._end_lease(lease, now)
             if container is not None and container.status is Status.READY and not container.leases:
-                # Nobody waits for what may still run there; the cheapest certain end is the container's. Until it has ended nobody may be let in.
+                # Nobody waits for what may still run there; the certain end is the container's. Until it has ended nobody may be let in.
                 container.status = Status.DRAINING
                 container.since = now
-                commands.append(Kill(container.container_id, f"its caller {client_id} is gone"))
+                commands.append(Kill(container.container_id, f"its caller {client_id} is gone", in_order=True))
         return commands
 
     def set_rules(self, tag: str, **changes: object) -> Rules:
@@ -366,11 +377,14 @@ class Fleet:
             return commands
         self._again_at = None
         commands += self._expire(now)
-        if not any(self.unmet(pool.tag) and not self._live(pool) for pool in self.pools.values()):
+        if not any(pool.queue and self.unmet(pool.tag) and not self._live(pool) for pool in self.pools.values()):
             for container in self.containers.values():
                 container.retiring = False  # nobody needs a turn any more
         missing: dict[str, int] = {}
         for pool in self.pools.values():
+            if pool.is_asleep:
+                pool.decision = None
+                continue
             commands += self._grant(pool, now)
             commands += self._ask_back(pool)
             load = self._load(pool)

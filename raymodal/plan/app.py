@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from raymodal.exception import InvalidError
 from raymodal.spec.app import AppSpec
+from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import FunctionSpec
 from raymodal.spec.storage import SecretSpec
 
@@ -20,13 +21,15 @@ class FunctionPlan:
 
     Attributes:
         spec: with every secret literal.
-        by_value_blob: the pickled function, for functions that cannot be imported in a container.
+        by_value_blob: the pickled function or class, for those that cannot be imported in a container.
         object_id: `fu-...`, known before anything starts, so that functions can refer to each other.
+        cls: set where this is a class; `spec` then says what all its containers have in common.
     """
 
     spec: FunctionSpec
     by_value_blob: bytes | None = None
     object_id: str = ""
+    cls: ClsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,16 @@ def plan_app(
         NotFoundError: a secret does not exist.
     """
     functions = {}
-    for tag, function in spec.functions.items():
+    planned: list[tuple[str, FunctionSpec, ClsSpec | None]] = [
+        *((tag, function, None) for tag, function in spec.functions.items()),
+        *((cls.service.tag, cls.service, cls) for cls in spec.classes.values()),
+    ]
+    for tag, function, cls in planned:
         check_resources(function)
-        # Written out instead of `is not literal`: a literal secret must reach the container exactly as it was given.
-        secrets = tuple(s if s.kind == "literal" else find_secret(s) for s in function.secrets)
+        secrets = literal_secrets(function.secrets, find_secret)
         if secrets != function.secrets:
             function = function.model_copy(update={"secrets": secrets})
-        functions[tag] = FunctionPlan(function, blobs.get(tag), object_ids[tag])
+        functions[tag] = FunctionPlan(function, blobs.get(tag), object_ids[tag], cls and _as_travels(cls, function))
     return AppPlan(
         app_id=app_id,
         name=spec.name,
@@ -86,6 +92,20 @@ def plan_app(
         sys_path=sys_path,
         main_module=main_module,
     )
+
+
+def _as_travels(cls: ClsSpec, service: FunctionSpec) -> ClsSpec:
+    """A class as controller and containers hear of it: without defaults, which may be objects of the user's own types."""
+    parameters = tuple(one.model_copy(update={"default": None}) for one in cls.parameters)
+    return cls.model_copy(update={"service": service, "parameters": parameters})
+
+
+def literal_secrets(
+    secrets: tuple[SecretSpec, ...], find_secret: Callable[[SecretSpec], SecretSpec]
+) -> tuple[SecretSpec, ...]:
+    """The secrets with their values."""
+    # Written out instead of `is not literal`: a literal secret must reach the container exactly as it was given.
+    return tuple(s if s.kind == "literal" else find_secret(s) for s in secrets)
 
 
 def check_resources(spec: FunctionSpec) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import FunctionSpec
 
 
@@ -13,7 +16,7 @@ class ContainerPlan:
 
     Attributes:
         container_id: `ta-...`; empty in the pool's template, filled in by the controller.
-        blob: the pickled function for functions that travel by value, else None.
+        blob: the pickled function or class for those that travel by value, else None.
         env: environment variables set before user code is imported.
         source_root: folder of the program's main file.
         sys_path: more entries for `sys.path`.
@@ -23,6 +26,8 @@ class ContainerPlan:
         output: where printed lines go, None for nowhere.
         cwd: working directory, if it exists on the node.
         read_only_arrays: large buffers are handed to user code without a copy.
+        cls: set for the containers of a class: its methods, hooks and parameters.
+        request: what the pool of an object with arguments or changed options was opened with.
     """
 
     app_id: str
@@ -39,6 +44,34 @@ class ContainerPlan:
     output: str | None = None
     cwd: str = ""
     read_only_arrays: bool = False
+    cls: ClsSpec | None = None
+    request: PoolRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRequest:
+    """The pool of one set of arguments and options of a class: equal ones have one pool, whoever asks first.
+
+    Attributes:
+        tag: of this pool.
+        base: tag of the class's own pool, whose settings hold wherever `changes` does not say otherwise.
+        arguments: of the constructor, as `plan.cls.encode_arguments` made them.
+        changes: fields of the `FunctionSpec` that `with_options` and the like have changed.
+    """
+
+    tag: str
+    base: str
+    arguments: bytes | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self, base: FunctionSpec) -> FunctionSpec:
+        """The settings of this pool."""
+        return base.model_copy(update={**self.changes, "tag": self.tag})
+
+    def facts(self, base: FunctionFacts) -> FunctionFacts:
+        """What a caller must know of this pool."""
+        timeout_s = float(self.changes.get("timeout_s", base.timeout_s))
+        return replace(base, tag=self.tag, timeout_s=timeout_s, retries=self.changes.get("retries", base.retries))
 
 
 @dataclass(frozen=True, slots=True)

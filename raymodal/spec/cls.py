@@ -33,7 +33,11 @@ class MethodSpec(BaseModel):
 
 
 class HookSpec(BaseModel):
-    """One enter or exit hook; hooks run in the order they stand in."""
+    """One enter or exit hook; hooks run in the order they stand in.
+
+    Attributes:
+        is_dunder: a context manager's own method, which releases of 2023 called when a container began and ended.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -41,10 +45,16 @@ class HookSpec(BaseModel):
     kind: Literal["enter", "exit"]
     snap: bool = False
     is_async: bool = False
+    is_dunder: bool = False
 
 
 class ClsSpec(BaseModel):
-    """One declared class. `service` holds what all its containers have in common."""
+    """One declared class. `service` holds what all its containers have in common.
+
+    Attributes:
+        has_own_init: it has a constructor of its own, as older releases allowed; its arguments then take the place of parameters.
+        needs_arguments: that constructor cannot be called without any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -54,3 +64,13 @@ class ClsSpec(BaseModel):
     hooks: tuple[HookSpec, ...] = ()
     parameters: tuple[ParameterSpec, ...] = ()
     has_own_init: bool = False
+    needs_arguments: bool = False
+
+    @property
+    def is_template(self) -> bool:
+        """Whether every object of it has a pool of its own, so that there is none for the class as such."""
+        return bool(self.parameters) or self.needs_arguments
+
+    @property
+    def has_exit_hooks(self) -> bool:
+        return any(hook.kind == "exit" for hook in self.hooks)

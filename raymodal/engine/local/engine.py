@@ -17,12 +17,11 @@ from typing import Any
 from raymodal import output, wire
 from raymodal._dual import io_loop, on_io_loop
 from raymodal.config import settings
-from raymodal.container.context import ContainerContext, enter_thread_container
-from raymodal.container.loader import image_key
+from raymodal.container.context import context_for, enter_thread_container
 from raymodal.container.runtime import Runtime
 from raymodal.container.watch import Watch
 from raymodal.engine.client import AppClient, PoolClient
-from raymodal.engine.protocol import Gone, OnDone, RunningApp, StoreClient
+from raymodal.engine.protocol import Gone, OnDone, OpenedPool, RunningApp, StoreClient
 from raymodal.engine.service import ControllerService, PoolSetup, rules_of
 from raymodal.engine.store import StoreCore
 from raymodal.exception import InputCancellation
@@ -30,6 +29,7 @@ from raymodal.logic.autoscale import Ask, Room
 from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
 from raymodal.plan.resources import resources_for
+from raymodal.spec.function import FunctionSpec
 
 
 class _Thread:
@@ -68,12 +68,11 @@ class _Thread:
             app_id=plan.app_id,
             container_id=plan.container_id,
         )
-        enter_thread_container(
-            ContainerContext(plan.app_id, plan.app_name, plan.container_id, plan.spec.tag, client, image_key(plan))
-        )
+        enter_thread_container(context_for(plan, client))
         failure: tuple[Any, ...] | None = None
         try:
             self.runtime.load()
+            self.runtime.enter()
         except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
             failure = wire.encode_failure(exc, plan.container_id).pack()
         watch = Watch(self.runtime, f"{plan.container_id}-watch")
@@ -148,6 +147,7 @@ class _Thread:
                 if command[0] == "cancel":
                     self.runtime.cancel(command[1], command[2])
                 elif command[0] == "cancel_all":
+                    self.runtime.refuse_more("the app stops")
                     self.runtime.cancel_current("the app stops")
             await asyncio.sleep(0)
 
@@ -155,6 +155,10 @@ class _Thread:
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _ask(spec: FunctionSpec) -> Ask:
+    return Ask(min(resources_for(spec.cpu, None, ()).num_cpus, 1.0))
 
 
 class _Host:
@@ -197,6 +201,9 @@ class _Host:
 
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         return None
+
+    def open_pool(self, spec: FunctionSpec) -> OpenedPool:
+        return OpenedPool(_ask(spec))
 
     def share(self, handle: _Thread) -> _Thread:
         return handle
@@ -262,7 +269,6 @@ class LocalEngine:
         setups = []
         for tag, function in plan.functions.items():
             spec = function.spec
-            asked = resources_for(spec.cpu, None, ())
             container = ContainerPlan(
                 plan.app_id,
                 plan.name or plan.description,
@@ -274,8 +280,9 @@ class LocalEngine:
                 plan.sys_path,
                 plan.main_module,
                 tags,
+                cls=function.cls,
             )
-            setups.append(PoolSetup(container, tags[tag], Ask(min(asked.num_cpus, 1.0)), rules_of(spec)))
+            setups.append(PoolSetup(container, tags[tag], _ask(spec), rules_of(spec)))
         service = host.service = ControllerService(
             plan.app_id, setups, host, options=options, lease_ttl_s=now.lease_ttl_s
         )

@@ -19,8 +19,8 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raymodal import wire
-from raymodal.container.context import ContainerContext, set_current
-from raymodal.container.loader import elsewhere, free_threads, image_key, prepare_process
+from raymodal.container.context import context_for, set_current
+from raymodal.container.loader import elsewhere, free_threads, prepare_process
 from raymodal.container.runtime import Runtime
 from raymodal.container.watch import Watch
 from raymodal.engine.current import set_engine
@@ -136,13 +136,12 @@ class Container:
         prepare_process(plan)
         signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
         client = self._client = _LazyClient(plan, RayLink(self._controller, plan.container_id), self._options)
-        set_current(
-            ContainerContext(plan.app_id, plan.app_name, plan.container_id, plan.spec.tag, client, image_key(plan))
-        )
+        set_current(context_for(plan, client))
         set_engine(ContainerEngine())
         threading.Thread(target=self._listen, name="raymodal-control", daemon=True).start()
         try:
             self._runtime.load()
+            self._runtime.enter()
         except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
             failure = wire.encode_failure(
                 exc, plan.container_id, wire.START if isinstance(exc, SystemExit) else wire.USER
@@ -150,7 +149,7 @@ class Container:
             if isinstance(exc, SystemExit):
                 failure.exc, failure.text = (
                     None,
-                    f"Function {plan.spec.tag!r}: its module called sys.exit({exc.code!r}) while it was imported",
+                    f"Function {plan.spec.tag!r}: sys.exit({exc.code!r}) was called while its container started, on import or by an enter hook",
                 )
             return failure.pack()
         finally:
@@ -176,7 +175,8 @@ class Container:
         return True
 
     def finish(self, reason: str) -> bool:
-        """Drain and get ready to end; the controller ends the process afterwards."""
+        """Drain, run the exit hooks, get ready to end; the controller ends the process afterwards."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._runtime.finish(reason)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -198,6 +198,7 @@ class Container:
                 if command[0] == "cancel":
                     self._runtime.cancel(command[1], command[2])
                 elif command[0] == "cancel_all":
+                    self._runtime.refuse_more("the app stops")
                     self._runtime.cancel_current("the app stops")
                 elif command[0] == "exit":
                     time.sleep(

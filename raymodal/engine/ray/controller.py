@@ -9,13 +9,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from raymodal.engine.protocol import Gone, OnDone
+from raymodal.engine.protocol import Gone, OnDone, OpenedPool
 from raymodal.engine.ray import link
 from raymodal.engine.ray.actor import Container
+from raymodal.engine.ray.placement import Placer
 from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
 from raymodal.plan.pool import ClientOptions, ContainerPlan
+from raymodal.spec.function import FunctionSpec
 
 GETTING_GONE_S = 5.0
 
@@ -26,7 +28,7 @@ class RayHost:
     Args:
         options: tag -> actor options (CPUs, memory, GPUs, labels).
         misfits: tag -> why no node could hold it and whether the cluster could grow.
-        is_own: nobody else uses the cluster.
+        placer: what pools that are opened later ask for.
         archive: reference to the program's modules, for nodes that do not have them.
     """
 
@@ -35,15 +37,14 @@ class RayHost:
         options: dict[str, dict[str, Any]],
         misfits: dict[str, tuple[str, bool]],
         app_options: ClientOptions,
-        *,
-        is_own: bool,
+        placer: Placer,
         archive: Any = None,
     ) -> None:
         self._archive = archive
         self._options = options
         self._misfits = misfits
         self._app_options = app_options
-        self._is_own = is_own
+        self._placer = placer
         self._controller: Any = None
         self.on_start: Callable[[], None] = lambda: None
         self._class = ray.remote(Container)
@@ -89,10 +90,17 @@ class RayHost:
     async def room(self) -> tuple[Room, int]:
         total = await asyncio.to_thread(ray.cluster_resources)
         cpus, memory, gpus = total.get("CPU", 0.0), int(total.get("memory", 0)), total.get("GPU", 0.0)
-        return Room(cpus, memory, gpus, int(cpus), can_grow=not self._is_own), max(1, int(cpus))
+        return Room(cpus, memory, gpus, int(cpus), can_grow=not self._placer.is_own), max(1, int(cpus))
 
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         return self._misfits.get(tag)
+
+    def open_pool(self, spec: FunctionSpec) -> OpenedPool:
+        placement = self._placer.place(spec)
+        self._options[spec.tag] = placement.options
+        if placement.misfit is not None:
+            self._misfits[spec.tag] = placement.misfit
+        return OpenedPool(placement.ask, placement.hide_gpus, placement.note)
 
     def share(self, handle: Any) -> Any:
         return handle
@@ -118,14 +126,12 @@ class Controller:
         misfits: dict[str, tuple[str, bool]],
         options_of_clients: ClientOptions,
         lease_ttl_s: float,
-        is_own: bool,
+        placer: Placer,
         archive: list[Any],
         warm: tuple[int | None, int],
     ) -> None:
         # In a list, so that Ray hands the reference on instead of its value.
-        self._host = RayHost(
-            options, misfits, options_of_clients, is_own=is_own, archive=archive[0] if archive else None
-        )
+        self._host = RayHost(options, misfits, options_of_clients, placer, archive[0] if archive else None)
         self._setups = setups
         self._app_id = app_id
         self._options = options_of_clients

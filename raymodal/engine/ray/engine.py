@@ -16,21 +16,12 @@ from raymodal._dual import io_loop, on_io_loop
 from raymodal.config import Settings, settings
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import RunningApp, StoreClient
-from raymodal.engine.service import PoolSetup, rules_of
+from raymodal.engine.ray.placement import Placer
+from raymodal.engine.service import EXIT_GRACE_S, PoolSetup, rules_of
 from raymodal.engine.source import pack
 from raymodal.exception import InternalFailure
-from raymodal.logic.autoscale import Ask
 from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
-from raymodal.plan.resources import (
-    ActorResources,
-    NodeFacts,
-    choose_alternative,
-    cut_to_machine,
-    explain_misfit,
-    fits_ever,
-    resources_for,
-)
 from raymodal.spec.function import spec_env
 
 _warming: Future[Any] | None = None
@@ -102,10 +93,8 @@ class RayEngine:
         address = self._follow_output()
         now = settings()
         wire.set_read_only(now.read_only_arrays)
-        nodes = self.cluster.nodes()
-        setups, options, misfits, notes = _plan_pools(
-            plan, nodes, is_own=self.cluster.is_own, ignore_gpu=now.gpu == "ignore", output_address=address
-        )
+        placer = Placer(tuple(self.cluster.nodes()), self.cluster.is_own, ignore_gpu=now.gpu == "ignore")
+        setups, options, misfits, notes = _plan_pools(plan, placer, output_address=address)
         client_options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
         # Nodes of a cluster that others started need not have the program's files.
         archive = (
@@ -123,7 +112,7 @@ class RayEngine:
                 misfits,
                 client_options,
                 now.lease_ttl_s,
-                self.cluster.is_own,
+                placer,
                 archive,
                 (now.warm_workers, now.warm_memory_mib),
             )
@@ -139,7 +128,8 @@ class RayEngine:
         client = AppClient(link, {s.facts.tag: s.facts for s in setups}, client_options, app_id=plan.app_id)
         client.on_note(_Notes())
         client.start()
-        app = RayApp(self, plan.app_id, client, controller)
+        has_exit_hooks = any(f.cls is not None and f.cls.has_exit_hooks for f in plan.functions.values())
+        app = RayApp(self, plan.app_id, client, controller, EXIT_GRACE_S if has_exit_hooks else 0.0)
         self._apps[plan.app_id] = app
         manager = output.current()
         if manager is not None:
@@ -181,14 +171,15 @@ class RayEngine:
 
 
 class RayApp:
-    """One running app as its driver sees it."""
+    """One running app as its driver sees it. `exit_s`: what its containers' exit hooks may take at the end."""
 
-    def __init__(self, engine: RayEngine, app_id: str, client: AppClient, controller: Any) -> None:
+    def __init__(self, engine: RayEngine, app_id: str, client: AppClient, controller: Any, exit_s: float) -> None:
         self.app_id = app_id
         self.client = client
         self.calls = client.calls
         self._engine = engine
         self._controller = controller
+        self._exit_s = exit_s
         self._stopped = False
 
     def pool(self, tag: str) -> PoolClient:
@@ -207,9 +198,8 @@ class RayApp:
         self._engine._apps.pop(self.app_id, None)
         try:
             containers: list[str] = []
-            async with asyncio.timeout(10.0 + grace_s):
-                containers = list((await self._controller.call.remote("facts"))["containers"])
-                await self._controller.call.remote("stop", grace_s)
+            async with asyncio.timeout(10.0 + grace_s + self._exit_s):
+                containers = await self._controller.call.remote("stop", grace_s)
             if self._engine._following is not None and containers:
                 await asyncio.to_thread(logs.wait_for_end, containers, 2.0)
         except (RayError, TimeoutError):
@@ -244,7 +234,7 @@ class _Notes:
 
 
 def _plan_pools(
-    plan: AppPlan, nodes: list[NodeFacts], *, is_own: bool, ignore_gpu: bool, output_address: str
+    plan: AppPlan, placer: Placer, *, output_address: str
 ) -> tuple[list[PoolSetup], dict[str, dict[str, Any]], dict[str, tuple[str, bool]], list[str]]:
     """Every function as the controller is told of it, actor options by tag, what fits nowhere, and warnings."""
     setups: list[PoolSetup] = []
@@ -254,40 +244,28 @@ def _plan_pools(
     tags = {tag: facts_of(f.spec, f.object_id) for tag, f in plan.functions.items()}
     for tag, function in plan.functions.items():
         spec = function.spec
-        wanted = resources_for(spec.cpu, spec.memory_mib, spec.gpu, ignore_gpu=ignore_gpu)
-        if is_own and nodes:
-            wanted, note = cut_to_machine(wanted, nodes[0], tag)
-            if note is not None:
-                notes.append(note)
-        misfit = fits_ever(wanted, nodes)
-        if misfit is not None:
-            misfits[tag] = (explain_misfit(tag, wanted, misfit, nodes), not is_own)
-        chosen: ActorResources = wanted.alternatives[choose_alternative(wanted.alternatives, nodes) or 0]
-        options[tag] = chosen.actor_options()
-        ask = Ask(chosen.num_cpus, chosen.memory_bytes or 0, chosen.num_gpus)
-        if misfit is not None and is_own:
-            ask = Ask(0)  # nothing to wait for, nor to take from others: its first start is what tells its callers
-        setups.append(
-            PoolSetup(
-                ContainerPlan(
-                    app_id=plan.app_id,
-                    app_name=plan.name or plan.description,
-                    container_id="",
-                    spec=spec,
-                    blob=function.by_value_blob,
-                    env=spec_env(spec),
-                    source_root=plan.source_root,
-                    sys_path=plan.sys_path,
-                    main_module=plan.main_module,
-                    tags=tags,
-                    hide_gpus=chosen.num_gpus == 0,
-                    output=output_address,
-                    cwd=os.getcwd(),
-                    read_only_arrays=settings().read_only_arrays,
-                ),
-                tags[tag],
-                ask,
-                rules_of(spec),
-            )
+        placement = placer.place(spec)
+        options[tag] = placement.options
+        if placement.note is not None:
+            notes.append(placement.note)
+        if placement.misfit is not None:
+            misfits[tag] = placement.misfit
+        container = ContainerPlan(
+            app_id=plan.app_id,
+            app_name=plan.name or plan.description,
+            container_id="",
+            spec=spec,
+            blob=function.by_value_blob,
+            env=spec_env(spec),
+            source_root=plan.source_root,
+            sys_path=plan.sys_path,
+            main_module=plan.main_module,
+            tags=tags,
+            hide_gpus=placement.hide_gpus,
+            output=output_address,
+            cwd=os.getcwd(),
+            read_only_arrays=settings().read_only_arrays,
+            cls=function.cls,
         )
+        setups.append(PoolSetup(container, tags[tag], placement.ask, rules_of(spec)))
     return setups, options, misfits, notes

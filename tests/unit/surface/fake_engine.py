@@ -17,7 +17,7 @@ class FakePool:
     """Runs what it is asked to at once, and remembers how it was asked."""
 
     def __init__(self, running: FakeRunning, tag: str, function: Any) -> None:
-        self.running = running
+        self.running = self.app = running
         self.tag = tag
         self.function = function
         self.asked: list[tuple[str, Any]] = []
@@ -122,7 +122,7 @@ class FakeRunning:
         self.stopped = 0
         self.pools = {tag: FakePool(self, tag, function) for tag, function in functions.items()}
 
-    def pool(self, tag: str) -> FakePool:
+    def pool(self, tag: str, request: Any = None) -> FakePool:
         return self.pools[tag]
 
     async def stop(self, grace_s: float = 0.0) -> None:

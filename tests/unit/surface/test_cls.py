@@ -1,4 +1,4 @@
-"""`@app.cls`: the declaration, and objects that run locally. Containers for classes come later."""
+"""`@app.cls`: the declaration, objects that run locally, and what a running app is asked for."""
 
 from __future__ import annotations
 
@@ -177,10 +177,12 @@ class TestLocally:
             (lambda handle: handle(p=threading.Lock()), TypeError),
             (lambda handle: handle.run.remote(), AttributeError),
             (lambda handle: handle.run.local(), ExecutionError),
-            (lambda handle: handle().run.remote(), UnimplementedError),
-            (lambda handle: handle().run.spawn(), UnimplementedError),
-            (lambda handle: list(handle().run.map([1])), UnimplementedError),
-            (lambda handle: handle.with_options(gpu="T4")().run.remote(), UnimplementedError),
+            (lambda handle: handle().run.remote(), ExecutionError),
+            (lambda handle: handle().run.spawn(), ExecutionError),
+            (lambda handle: list(handle().run.map([1])), ExecutionError),
+            (lambda handle: handle.with_options(gpu="T4")().run.remote(), ExecutionError),
+            (lambda handle: handle().update_autoscaler(max_containers=1), UnimplementedError),
+            (lambda handle: handle().run.update_autoscaler(max_containers=1), InvalidError),
             (lambda handle: handle.with_options(gpu=["T4"]), InvalidError),
             (lambda handle: handle.with_options(zz=1), TypeError),
             (lambda handle: handle.with_batching(max_batch_size=0, wait_ms=1), InvalidError),

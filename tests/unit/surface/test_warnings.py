@@ -87,17 +87,30 @@ def test_decorators(engine: FakeEngine, key: str, decorate: Any) -> None:
     assert _warn.WARNINGS[key] in message
 
 
-def test_classes_and_servers(engine: FakeEngine) -> None:
-    """Classes and servers are named as not started."""
-    app = modal.App("x")
-    body = {"__module__": __name__, "__qualname__": "C"}
-    app.cls()(type("C", (), body))
-    app.server()(type("S", (), {**body, "__qualname__": "S", "start": modal.enter()(lambda self: None)}))
+def made(**body: Any) -> type:
+    return type("C", (), {"__module__": __name__, "__qualname__": "C", **body})
 
-    assert [_warn.WARNINGS[key] in message for key, message in zip(("cls", "server"), run(app), strict=True)] == [
-        True,
-        True,
-    ]
+
+def test_servers(engine: FakeEngine) -> None:
+    """Servers are named as not started; classes are started, and so are not."""
+    app = modal.App("x")
+    app.cls()(made(m=modal.method()(lambda self: 1)))
+    app.server()(made(start=modal.enter()(lambda self: None)))
+    (message,) = run(app)
+
+    assert _warn.WARNINGS["server"] in message
+
+
+def test_classes(engine: FakeEngine) -> None:
+    """What a class asks for in vain is named like a function's, its methods' decorators included."""
+    app = modal.App("x")
+    app.cls(volumes={"/v": modal.Volume.from_name("v")})(
+        modal.concurrent(max_inputs=2)(made(m=modal.batched(max_batch_size=2, wait_ms=1)(lambda self, x: x)))
+    )
+    said = run(app)
+
+    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "concurrent", "batched"), said, strict=True)]
+    assert ["'C.*'" in said[0], "'C.*'" in said[1], "'C.m'" in said[2]] == [True] * 3
 
 
 def test_nothing_to_say(engine: FakeEngine) -> None:
