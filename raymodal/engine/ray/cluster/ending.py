@@ -137,10 +137,15 @@ def members(session: str, session_dir: str) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and that nobody has asked about does not."""
-    try:
+    with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
+    if os.path.isdir("/proc/self"):
         return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def kill(pids: list[int]) -> None:

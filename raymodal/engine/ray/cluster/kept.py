@@ -76,7 +76,7 @@ def find(home: Path) -> tuple[Record | None, str | None]:
     if state is not State.DEAD:
         return None, None
     with records.taken(home) as is_ours:
-        if not is_ours or records.look(home)[0] not in (State.DEAD, State.STARTING):
+        if not is_ours or records.read(home) != record:
             return None, None  # somebody else is at it
         ended = clear_up(home, record)
     return (

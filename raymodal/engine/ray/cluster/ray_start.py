@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ def run(arguments: Sequence[str], say: Callable[[str], None]) -> int:
             scripts.start.main(list(arguments), prog_name="ray start")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except Exception:  # noqa: BLE001 -- Ray's own, shown as `ray start` shows it
+            traceback.print_exc()
+            return 1
     return 0
 
 

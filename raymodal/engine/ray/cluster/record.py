@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from raymodal.engine.ray.cluster.ending import is_alive
+
 FILE = "cluster.json"
 _LOCK = "cluster.lock"
 
@@ -98,20 +100,10 @@ def look(home: Path) -> tuple[State, Record | None]:
         return State.ELSEWHERE, record
     if _is_held(home):
         # Between the lock and the end of the start, the record may still be that of one that died.
-        return (State.LIVE, record) if record is not None and _lives(record.keeper) else (State.STARTING, None)
+        return (State.LIVE, record) if record is not None and is_alive(record.keeper) else (State.STARTING, None)
     if record is None and not (home / FILE).exists():
         return State.NONE, None
     return State.DEAD, record
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _is_held(home: Path) -> bool:
