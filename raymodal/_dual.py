@@ -384,8 +384,17 @@ def _check_blocking(running: asyncio.AbstractEventLoop, name: str, how: str) -> 
             f"Blocking call of `{name}` on raymodal's own I/O loop would wait for itself. "
             f"Use its asynchronous form, `{_spelling(name, how)}`."
         )
-    if _async_warnings is not False:
+    if _async_warnings is not False and not is_notebook():
         _warn_blocking(name, how)
+
+
+def is_notebook() -> bool:
+    """Whether an IPython shell runs this process: its cells are blocking code on purpose, although a kernel has a loop."""
+    ipython = sys.modules.get("IPython")
+    try:
+        return ipython is not None and ipython.get_ipython() is not None
+    except Exception:  # noqa: BLE001 - something else by that name
+        return False
 
 
 def _spelling(name: str, how: str) -> str:

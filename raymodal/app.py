@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overl
 
 from raymodal import _later
 from raymodal._declare import Concurrency, Origin, make_spec, parse_schedule, parse_volumes, spec_fields, take_old_names
-from raymodal._dual import _check_blocking, dual, dual_function, run_blocking, run_here
+from raymodal._dual import _check_blocking, dual, dual_function, is_notebook, run_blocking, run_here
 from raymodal._later import later
 from raymodal._names import check_deployment_tag, check_name, check_tags
 from raymodal._old import OldProperty
@@ -396,7 +396,7 @@ class App:
         """Register it under its tag; of two with the same tag the later one counts."""
         tag = function.tag
         before = self._functions.get(tag)
-        if before is not None and before is not function and before._raw_f is not function._raw_f and not _in_ipython():
+        if before is not None and before is not function and before._raw_f is not function._raw_f and not is_notebook():
             logger.warning(
                 "Two functions of %r are called %r: %s replaces %s.",
                 self,
@@ -609,7 +609,7 @@ class App:
 
     def _take_cls(self, cls: Cls) -> None:
         tag = cls._spec.tag
-        if tag in self._classes and self._classes[tag]._user_cls is not cls._user_cls and not _in_ipython():
+        if tag in self._classes and self._classes[tag]._user_cls is not cls._user_cls and not is_notebook():
             logger.warning("Two classes of %r are called %r: the later one counts.", self, tag)
         if tag in self._functions:
             logger.warning("A function and a class of %r are both called %r.", self, tag)
@@ -1032,10 +1032,6 @@ def _check_batched(raw_f: Callable[..., Any], tag: str, is_generator: bool) -> N
 
 def _place(spec: FunctionSpec) -> str:
     return f"{spec.module or '<by value>'}.{spec.qualname}"
-
-
-def _in_ipython() -> bool:
-    return "get_ipython" in vars(sys.modules.get("builtins") or object())
 
 
 def _default_description() -> str:

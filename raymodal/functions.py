@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from raymodal import _later
-from raymodal._dual import _check_blocking, dual, dual_function, dual_stream, run_blocking
+from raymodal._dual import _check_blocking, dual, dual_function, dual_stream, is_notebook, run_blocking
 from raymodal._later import later
 from raymodal._old import OldMethod, OldProperty, lookup_by_name
 from raymodal._warn import deprecated
@@ -202,7 +202,7 @@ class AsyncOrSyncIterable(Generic[T]):
         self._running: AsyncIterator[T] | None = None
 
     def __iter__(self) -> Iterator[T]:
-        if _in_event_loop():
+        if _in_event_loop() and not is_notebook():
             raise InvalidError(
                 f"{self._name} was iterated with a plain `for` on a running event loop, which would stop the loop. "
                 f"Use `async for result in f.{self._name.removeprefix('Function.')}(...)`."
@@ -332,7 +332,7 @@ class _ForEach(_Invoker):
         Raises:
             InvalidError: called on a running event loop.
         """
-        if _in_event_loop():
+        if _in_event_loop() and not is_notebook():
             raise InvalidError("Function.for_each would stop the running event loop. Use `await f.for_each.aio(...)`.")
         for _ in self._function._map(input_iterators, kwargs, False, ignore_exceptions, None, name="for_each"):
             pass

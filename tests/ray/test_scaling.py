@@ -200,25 +200,47 @@ def test_a_slow_start_is_ended_by_startup_timeout(run_app: Any, tmp_path: Any, m
         user.f.remote(1)
 
 
-def test_the_controller_does_not_count_inputs(engine: Any) -> None:
-    """A hundred times the inputs, and no more calls to it: demand is reported on a logarithmic scale (two calls for either, when measured)."""
+def test_the_controller_does_not_count_inputs(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred times the inputs, and no more calls to it, nor bytes: demand is reported on a logarithmic scale (two calls for either, when measured)."""
+    import cloudpickle
+
+    from raymodal.engine.ray.link import RayLink
+
+    control_bytes = 0
+    plain_call, plain_tell = RayLink._call, RayLink.tell
+
+    async def counted_call(self: RayLink, method: str, args: tuple[Any, ...]) -> Any:
+        nonlocal control_bytes
+        answer = await plain_call(self, method, args)
+        control_bytes += len(cloudpickle.dumps((method, args, answer)))
+        return answer
+
+    def counted_tell(self: RayLink, method: str, *args: Any) -> None:
+        nonlocal control_bytes
+        control_bytes += len(cloudpickle.dumps((method, args)))
+        plain_tell(self, method, *args)
+
+    monkeypatch.setattr(RayLink, "_call", counted_call)
+    monkeypatch.setattr(RayLink, "tell", counted_tell)
     app = modal.App("control")
 
     @app.function(serialized=True, min_containers=2, max_containers=2)
     def f(x: int) -> int:
         return x
 
-    def calls_of(count: int) -> int:
-        before = facts(engine, app)["calls_handled"]
+    def traffic_of(count: int) -> tuple[int, int]:
+        before, bytes_before = facts(engine, app)["calls_handled"], control_bytes
         for _ in f.map(range(count), order_outputs=False):
             pass
-        return int(facts(engine, app)["calls_handled"] - before)
+        return int(facts(engine, app)["calls_handled"] - before), control_bytes - bytes_before
 
     with app.run():
         wait_until(lambda: f.get_current_stats().input_headroom == 2)
         list(f.map(range(1000)))
-        few = calls_of(1_000)
-        many = calls_of(100_000)
+        few, few_bytes = traffic_of(1_000)
+        many, many_bytes = traffic_of(100_000)
 
     assert few <= 10
     assert many <= few + 10  # a long-poll or a lease's housekeeping may fall into it
+    assert many_bytes <= few_bytes + 20_000, (few, few_bytes, many, many_bytes)
+    print("control traffic:", few, few_bytes, many, many_bytes)
