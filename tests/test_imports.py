@@ -34,7 +34,16 @@ def test_declaring_an_app_loads_no_ray() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["run", "--help"], ["bench", "--help"], ["bench", "list"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["bench", "--help"],
+        ["bench", "list"],
+        ["cluster", "--help"],
+        ["cluster", "up", "--help"],
+    ],
 )
 def test_looking_at_the_cli_loads_no_ray(arguments: list[str]) -> None:
     """Whoever only reads help does not wait for Ray."""

@@ -11,6 +11,14 @@ ends: Linux kills Ray's daemons with their parent, and a one-line shell waits fo
 It starts in about a third of the time of a plain `ray.init` (measured, Ray 2.60, two cores: 1.1 s against 3.5 s), by
 leaving out what a single program never uses. That takes names which Ray does not promise (`node` holds them all),
 so a failure of any kind falls back to a plain `ray.init`.
+
+    machine                        what the machine must offer: facts in, problems out
+    own, node                      starting one; all private names of Ray
+    attach, auth                   connecting to one that runs; its token, put back afterwards
+    kept, record, keeper, keep     the one that `raymodal cluster up` keeps
+    look, ray_start                `raymodal cluster status`; `raymodal cluster node`
+    bytecode, fill                 compiled modules
+    ending, quiet                  leaving nothing behind; Ray's chatter, handlers and variables
 """
 
 from __future__ import annotations
