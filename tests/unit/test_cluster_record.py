@@ -106,17 +106,27 @@ def test_what_a_crash_left_is_removed_with_one_line(tmp_path: Path) -> None:
     (session_dir / "logs").mkdir(parents=True)
     other = tmp_path / "session_other"
     other.mkdir()
-    left = subprocess.Popen(["sleep", "300"], env={**os.environ, "RAYMODAL_SESSION": "kept-dead"})
     record = replace(RECORD, session="kept-dead", session_dir=str(session_dir))
     records.write(tmp_path, record)
+    with subprocess.Popen(
+        ["sh", "-c", "echo ready; read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "RAYMODAL_SESSION": "kept-dead"},
+    ) as left:
+        try:
+            assert left.stdout is not None
+            left.stdout.readline()
+            found, line = kept.find(tmp_path)
+            ended = left.wait(10)
+        finally:
+            left.kill()
 
-    found, line = kept.find(tmp_path)
-
+    assert ended == -signal.SIGKILL
     assert found is None
     assert line is not None
     assert "127.0.0.1:1" in line
     assert "\n" not in line
-    assert left.wait(10) == -signal.SIGKILL
     assert not session_dir.exists()
     assert other.exists()
     assert kept.find(tmp_path) == (None, None)
