@@ -7,10 +7,13 @@ of whatever it runs into messages of its own, which the user's program must not 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -99,7 +102,25 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = _run(list(sys.argv[1:] if argv is None else argv))
     finally:
         _flush()
+    if argv is None:
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process at once where it is connected to Ray, instead of taking Python and Ray's threads apart first (0.1 to
+    0.4 s): after the threads and exit handlers of the program, as Python would do it.
+    """
+    cluster = sys.modules.get("raymodal.engine.ray.cluster")
+    if cluster is None or threading.current_thread() is not threading.main_thread():
+        return
+    cluster.end_soon()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    _flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(argv: list[str]) -> int:

@@ -136,6 +136,39 @@ def test_programs_attach_by_themselves_and_their_containers_are_forked(kept: Kep
     assert after["workers"][0]["is_template_alive"]
 
 
+ENDING = """
+import atexit, sys, threading, time
+import modal
+
+app = modal.App("ending")
+
+@app.function()
+def f(x):
+    return x
+
+def late():
+    time.sleep(0.3)
+    print("thread", flush=True)
+
+@app.local_entrypoint()
+def main(code: int):
+    atexit.register(lambda: print("handler"))
+    threading.Thread(target=late).start()
+    sys.stdout.write(f"value {f.remote(1)}\\n")
+    if code:
+        raise SystemExit(code)
+"""
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_program_ends_in_pythons_order(kept: Kept, code: int) -> None:
+    """The command leaves Ray without taking it apart; the program's threads and exit handlers have run by then."""
+    kept.shell.write("ending.py", ENDING)
+    done = kept.shell.raymodal("run", "-q", "ending.py", "--code", str(code))
+
+    assert done == Done(code, "value 1\nthread\nhandler\n", "")
+
+
 def test_the_address_that_status_shows_works_too(kept: Kept) -> None:
     """It is the same cluster, with the same token."""
     done = kept.shell.raymodal("run", "--address", kept.record.address, "program.py")

@@ -34,13 +34,14 @@ from raymodal.engine.ray.cluster.attach import attach, attach_kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address, is_initialized, on_lasting_thread
 from raymodal.engine.ray.cluster.own import start_own
 
-__all__ = ["Cluster", "connect", "shutdown"]
+__all__ = ["Cluster", "connect", "end_soon", "shutdown"]
 
 logger = logging.getLogger("raymodal")
 
 _lock = threading.RLock()
 _connection: Connection | None = None
 _atexit_registered = False
+_is_ending = False
 
 
 def connect(settings: Settings, *, log_monitor: bool = False, **ray_kwargs: Any) -> Cluster:
@@ -84,8 +85,18 @@ def shutdown() -> None:
     global _connection
     with _lock:
         connection, _connection = _connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if _is_ending and connection.leave is not None:
+            connection.leave()
+        else:
             connection.close()
+
+
+def end_soon() -> None:
+    """This process ends by `os._exit` once its exit handlers have run: `shutdown` need not put it in order."""
+    global _is_ending
+    _is_ending = True
 
 
 def _open(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any]) -> Connection:

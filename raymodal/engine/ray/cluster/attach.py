@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raymodal.engine.ray.cluster import auth, kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address
-from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler, quiet_ray, shut_ray_down
+from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler, leave_ray, quiet_ray, shut_ray_down
 from raymodal.engine.ray.cluster.record import Record
 from raymodal.exception import AuthError, ConnectionError, InvalidError, VersionError
 
@@ -72,7 +72,10 @@ def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | 
     restore = keep_sigterm_handler()
     restore_auth = auth.use(mode, token_path)
 
-    def close() -> None:
+    def close(is_last: bool = False) -> None:
+        if is_last:
+            leave_ray()
+            return
         shut_ray_down()
         restore_auth()
 
@@ -92,7 +95,9 @@ def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | 
         raise ConnectionError(f"Connecting to the Ray cluster at {address} failed: {error}") from error
     finally:
         restore()
-    return Connection(Cluster(address=gcs_address(), is_own=False, is_kept=is_kept), close)
+    return Connection(
+        Cluster(address=gcs_address(), is_own=False, is_kept=is_kept), close, leave=lambda: close(is_last=True)
+    )
 
 
 @contextlib.contextmanager

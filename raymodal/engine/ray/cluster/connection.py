@@ -24,6 +24,11 @@ class Cluster:
     """The one that `raymodal cluster up` keeps."""
     session_dir: str | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """It is this machine and will never be more: the program's files are there, and no node can join."""
+        return self.is_own or self.is_kept
+
     def nodes(self) -> list[NodeFacts]:
         """The nodes that are alive now, with what they hold in all (not what is free)."""
         import ray
@@ -47,6 +52,8 @@ class Connection:
 
     cluster: Cluster
     close: Callable[[], None]
+    leave: Callable[[], None] | None = None
+    """What is enough where the process ends right afterwards."""
 
 
 def is_initialized() -> bool:

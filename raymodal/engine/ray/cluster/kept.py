@@ -128,6 +128,10 @@ def up(settings: Settings, options: Mapping[str, Any]) -> Up:
     Raises:
         ExecutionError: it did not start; the message says why.
     """
+    if not sys.platform.startswith("linux"):
+        raise ExecutionError(
+            "`raymodal cluster up` needs Linux: start one with `ray start --head`, and name it with --address or RAY_ADDRESS."
+        )
     home = Path(os.path.abspath(settings.home))
     notes: list[str] = []
     lock = records.take(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import logging
@@ -96,3 +97,17 @@ def shut_ray_down() -> None:
     finally:
         if sys.modules.get(graphs) is none:
             del sys.modules[graphs]
+
+
+def leave_ray() -> None:
+    """For a process that ends right after this, by `os._exit`: tell the cluster that we go, and leave the rest behind.
+
+    `ray.shutdown` begins with that, and then waits up to 0.25 s for an answer to a question that nobody has any more (the
+    GCS client's long-poll); so it is done aside, and waited for only as long as telling takes.
+    """
+    import ray
+
+    atexit.unregister(ray.shutdown)
+    aside = threading.Thread(target=shut_ray_down, name="raymodal-leaving", daemon=True)
+    aside.start()
+    aside.join(0.05)
