@@ -1,7 +1,8 @@
 """The one object of a class's container: how it is made, entered, called and left. No Ray here.
 
-Its start has two phases, which may be run at different times and places: `make` constructs it and runs the hooks that belong before a memory snapshot,
-`enter` runs the other hooks, once in every container. `leave` runs the exit hooks. All run on the container's main thread, async ones on its one loop.
+Its start has two phases, which may be run at different times and places: `load` and `make` import its class, construct it and run the hooks that belong before a
+memory snapshot, `enter` runs the other hooks, once in every container. `leave` runs the exit hooks. All run on the container's main thread, async ones on its
+one loop.
 """
 
 from __future__ import annotations
@@ -40,13 +41,20 @@ class Lifecycle:
         self._has_entered = False
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
 
+    def load(self) -> None:
+        """Import or unpickle the class.
+
+        Raises:
+            BaseException: whatever user code raises on import.
+        """
+        self._user_cls = load_class(self._plan)
+
     def make(self) -> None:
-        """First phase: import the class, construct its object, run the hooks that come before a snapshot.
+        """Construct the object, run the hooks that come before a snapshot.
 
         Raises:
             BaseException: whatever user code raises.
         """
-        self._user_cls = load_class(self._plan)
         request = self._plan.request
         args, kwargs = decode_arguments(request.arguments) if request is not None and request.arguments else ((), {})
         self._instance = construct(self._user_cls, args, kwargs, has_own_init=self._cls.has_own_init)

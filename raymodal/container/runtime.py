@@ -135,6 +135,7 @@ class Runtime:
         self.current: _Bundle | None = None
         self.draining = ""
         self.wake: Callable[[], None] = lambda: None
+        self.when_imported: Callable[[], None] = lambda: None
         self._uplink = uplink
         self._grace_s = grace_s
         self._encoder = Encoder()
@@ -158,7 +159,10 @@ class Runtime:
         """
         if self._life is None:
             self._function = load_function(self.plan)
+            self.when_imported()
         else:
+            self._life.load()
+            self.when_imported()
             self._life.make()
 
     def enter(self) -> None:
@@ -169,6 +173,21 @@ class Runtime:
         """
         if self._life is not None:
             self._life.enter()
+
+    def boot(self) -> tuple[Any, ...] | None:
+        """Both phases. Returns a packed `wire.Failure` for what user code raised."""
+        try:
+            self.load()
+            self.enter()
+        except SystemExit as exc:
+            # It ends the container, not the program that calls it.
+            text = f"Function {self.plan.spec.tag!r}: sys.exit({exc.code!r}) was called while its container started, on import or by an enter hook"
+            failure = wire.encode_failure(exc, self.plan.container_id, wire.START)
+            failure.exc, failure.text = None, text
+            return failure.pack()
+        except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
+            return wire.encode_failure(exc, self.plan.container_id).pack()
+        return None
 
     def refuse_more(self, reason: str) -> None:
         """Take no further bundles, those that are queued already included. Any thread."""

@@ -81,6 +81,7 @@ class _Live:
 
     handle: Any
     tag: str
+    asked_at: float
     commands: deque[Any] = field(default_factory=deque)
     flag: asyncio.Event = field(default_factory=asyncio.Event)
     polled_at: float = 0.0
@@ -594,7 +595,7 @@ class ControllerService:
             ).pack()
             self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
             return
-        process = self._live[start.container_id] = _Live(handle, start.tag, polled_at=self._now())
+        process = self._live[start.container_id] = _Live(handle, start.tag, self._now())
         self._spawn(self._await_ready(start.container_id, process))
 
     async def _await_ready(self, container_id: str, process: _Live) -> None:
@@ -640,7 +641,7 @@ class ControllerService:
         """Wait for a container to load. The clock of `startup_timeout` runs from its process's start, not while it waits for room."""
         ready = asyncio.ensure_future(self._host.ready(process.handle))
         begun: float | None = None
-        asked = self._now()
+        asked = process.asked_at
         while True:
             done, _ = await asyncio.wait({ready}, timeout=0.5)
             if done:

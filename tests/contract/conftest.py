@@ -93,7 +93,7 @@ def notebook() -> Iterator[Callable[[str], dict[str, Any]]]:
     sys.modules["__main__"] = cells
 
     def run(code: str) -> dict[str, Any]:
-        exec(compile(code, "<cell>", "exec"), cells.__dict__)
+        exec(compile(code, "<cell>", "exec", dont_inherit=True), cells.__dict__)
         return cells.__dict__
 
     yield run

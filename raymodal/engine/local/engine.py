@@ -14,7 +14,7 @@ import secrets
 import threading
 from typing import Any
 
-from raymodal import output, wire
+from raymodal import output
 from raymodal._dual import io_loop, on_io_loop
 from raymodal.config import settings
 from raymodal.container.context import context_for, enter_thread_container
@@ -69,12 +69,7 @@ class _Thread:
             container_id=plan.container_id,
         )
         enter_thread_container(context_for(plan, client))
-        failure: tuple[Any, ...] | None = None
-        try:
-            self.runtime.load()
-            self.runtime.enter()
-        except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
-            failure = wire.encode_failure(exc, plan.container_id).pack()
+        failure = self.runtime.boot()
         watch = Watch(self.runtime, f"{plan.container_id}-watch")
         self._loop.call_soon_threadsafe(_resolve, self.booted, failure)
         while (call := self._calls.get()) is not None:

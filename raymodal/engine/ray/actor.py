@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from raymodal import wire
 from raymodal.container.context import context_for, set_current
 from raymodal.container.loader import elsewhere, free_threads, prepare_process
 from raymodal.container.runtime import Runtime
@@ -118,7 +117,7 @@ class Container:
         if archive is not None and plan.source_root and not os.path.isdir(plan.source_root):
             plan = elsewhere(plan, unpack(archive))
         self._plan = plan
-        gc.disable()  # until the user's code is loaded: imports make much that lives for ever, and collections in between find nothing
+        gc.disable()  # until the user's code is imported: imports make much that lives for ever, and collections in between find nothing
         free_threads(plan)
         attach_output(plan.output, plan.container_id, {"function": plan.spec.tag})
         self._controller = controller
@@ -131,7 +130,7 @@ class Container:
         return f"raymodal:{self._plan.container_id}"
 
     def boot(self) -> tuple[Any, ...] | None:
-        """Load the user's code. Returns a packed `wire.Failure` if that raises."""
+        """Load the user's code and run its enter hooks. Returns a packed `wire.Failure` if that raises."""
         plan = self._plan
         prepare_process(plan)
         signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
@@ -139,25 +138,16 @@ class Container:
         set_current(context_for(plan, client))
         set_engine(ContainerEngine())
         threading.Thread(target=self._listen, name="raymodal-control", daemon=True).start()
+        self._runtime.when_imported = gc.enable
         try:
-            self._runtime.load()
-            self._runtime.enter()
-        except BaseException as exc:  # noqa: BLE001 - the border between user code and the container
-            failure = wire.encode_failure(
-                exc, plan.container_id, wire.START if isinstance(exc, SystemExit) else wire.USER
-            )
-            if isinstance(exc, SystemExit):
-                failure.exc, failure.text = (
-                    None,
-                    f"Function {plan.spec.tag!r}: sys.exit({exc.code!r}) was called while its container started, on import or by an enter hook",
-                )
-            return failure.pack()
+            failure = self._runtime.boot()
         finally:
             gc.enable()
             sys.stdout.flush()
             sys.stderr.flush()
-        self._watch = Watch(self._runtime)
-        return None
+        if failure is None:
+            self._watch = Watch(self._runtime)
+        return failure
 
     def run(self, blob: bytes, *buffers: Any) -> Any:
         return self._runtime.run(blob, *buffers)

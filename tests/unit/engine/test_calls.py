@@ -25,7 +25,7 @@ from raymodal.engine.single import OneCall
 from raymodal.exception import ClientClosed, FunctionTimeoutError, InternalError, InternalFailure
 from raymodal.logic import retry
 from raymodal.plan.app import AppPlan, FunctionPlan
-from raymodal.plan.pool import ClientOptions, FunctionFacts
+from raymodal.plan.pool import ClientOptions, FunctionFacts, PoolRequest
 from raymodal.spec.function import FunctionSpec, RetryPolicy
 from raymodal.wire import Failure, Reply
 
@@ -685,3 +685,92 @@ async def test_control_traffic_that_fails_ends_the_calls_that_wait_for_it() -> N
 
     with pytest.raises(InternalError, match="control traffic failed"):
         await asyncio.wait_for(app.pool("f").call_async((1,), {}), 10)
+
+
+class Controller:
+    """Notes what it is asked, and answers when the test lets it."""
+
+    client_id = "driver-1"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answers = asyncio.Event()
+        self.fails = False
+
+    async def controller(self, method: str, *args: Any) -> Any:
+        self.asked.append((method, *args))
+        await self.answers.wait()
+        if self.fails:
+            raise Gone("it was killed")
+        return [] if method in ("update", "poll") else "fc-1"
+
+    def of(self, *methods: str) -> list[str]:
+        return [asked[0] for asked in self.asked if asked[0] in methods]
+
+
+def opened(link: Controller) -> PoolClient:
+    """A pool that the controller has to be told of."""
+    facts = {"C.*": FunctionFacts("C.*", "fu-1", False, 300.0, None)}
+    app = AppClient(link, facts, ClientOptions(), app_id="ap-1", loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+    return app.pool("C(x=1).*", PoolRequest("C(x=1).*", "C.*", b"l", {"timeout_s": 5}))
+
+
+async def test_a_pool_is_opened_once_before_anything_is_asked_of_it() -> None:
+    """However many calls begin at once: one control call, and what needs the pool waits for its answer."""
+    link = Controller()
+    pool = opened(link)
+    calls = [asyncio.ensure_future(pool.method_client("m").call_async((i,), {})) for i in range(3)]
+    spawns = [asyncio.ensure_future(pool.method_client("m").spawn((i,), {})) for i in range(3)]
+    await asyncio.sleep(0.01)
+    assert link.of("open_pool", "update", "spawn") == ["open_pool"]
+
+    link.answers.set()
+    assert await asyncio.gather(*spawns) == ["fc-1"] * 3
+    assert set(link.of("open_pool", "update", "spawn")[1:]) == {"update", "spawn"}
+    assert pool.app.pool("C(x=1).*") is pool
+    assert pool.facts.timeout_s == 5
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_whoever_gives_up_waiting_for_a_pool_leaves_it_to_the_others() -> None:
+    """A cancelled call does not cancel the opening that others wait for."""
+    link = Controller()
+    pool = opened(link)
+    first, second = (asyncio.ensure_future(pool.spawn((i,), {})) for i in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0.01)
+    link.answers.set()
+
+    assert await second == "fc-1"
+    assert link.of("open_pool") == ["open_pool"]
+
+
+async def test_a_pool_that_cannot_be_opened_ends_the_calls() -> None:
+    """The controller has ended: nobody waits for ever."""
+    link = Controller()
+    link.fails = True
+    link.answers.set()
+    pool = opened(link)
+
+    with pytest.raises(InternalFailure, match="it was killed"):
+        await asyncio.wait_for(pool.call_async((1,), {}), 10)
+    with pytest.raises(InternalFailure, match="it was killed"):
+        await pool.spawn((1,), {})
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_the_method_travels_in_the_head(world: Callable[..., World], remote: bool) -> None:
+    """Of single calls and of maps alike; functions have none."""
+    one = world()
+    container = one.grant()
+    one.link.serve = lambda call: call.answer()
+    callee = one.pool.method_client("m")
+    if remote:
+        assert callee.call((1,), {}) == one.pool.call((1,), {}) == "done 0"
+    else:
+        assert list(callee.map([[1]], {}, True, False)) == list(one.pool.map([[1]], {}, True, False)) == ["done 0"]
+
+    assert [call.head.method for call in container] == ["m", ""]

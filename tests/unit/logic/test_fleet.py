@@ -184,6 +184,32 @@ def test_a_lingering_slot_is_asked_back_first() -> None:
     assert [c.client_id for c in world.demand("new", "f", 1) if isinstance(c, Yield)] == ["idle"]
 
 
+# --- pools that come later
+
+
+def test_a_pool_that_is_added_has_its_turn() -> None:
+    """As if it had been there from the beginning, its minimum included."""
+    world = World(pool("f"))
+    world.step()
+    world.fleet.add(pool("C(x=1).*", min_containers=1))
+
+    assert kinds(world.step()) == ["Start"]
+    world.fleet.add(pool("C(x=2).*"))
+    assert kinds(world.demand("a", "C(x=2).*", 2)) == ["Start", "Start"]
+
+
+def test_pools_without_anything_are_not_looked_at() -> None:
+    """A class leaves one behind for each of its objects; nothing is decided for those, until somebody wants something of them."""
+    world = World(pool("f"))
+    for number in range(3):
+        world.fleet.add(pool(f"C({number}).*"))
+    world.demand("a", "C(1).*", 1)
+
+    assert [tag for tag, one in world.fleet.pools.items() if one.decision is not None] == ["C(1).*"]
+    assert [one.is_asleep for one in world.fleet.pools.values()] == [True, True, False, True]
+    assert world.fleet.stats("C(2).*").demand == 0
+
+
 # --- callers that end
 
 
