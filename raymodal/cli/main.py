@@ -137,6 +137,8 @@ def _run(argv: list[str]) -> int:
         exc.show()
         return int(exc.exit_code)
     except Exception as exc:  # noqa: BLE001  the outermost border
+        if isinstance(exc, BrokenPipeError) and filter_frames(exc.__traceback__) is None:
+            return 1  # whoever read our own lines (`| head`) has left
         _report(exc)
         return 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -199,6 +200,24 @@ def test_a_reader_that_left_is_no_error() -> None:
     child.wait()
 
     assert "Traceback" not in err
+
+
+def test_a_reader_that_left_in_between_is_no_error(tmp_path: Path) -> None:
+    """Where nothing is buffered, the line itself fails, not the end."""
+    program = "import sys; from raymodal.cli.main import main; sys.stdin.read(); main(['cluster', 'status'])"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program],
+        env={**os.environ, "RAYMODAL_HOME": str(tmp_path), "RAYMODAL_ADDRESS": "", "RAY_ADDRESS": ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        _, err = child.communicate()
+
+    assert (child.returncode, err) == (1, "")
 
 
 def test_a_warning_of_raymodals_own_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
