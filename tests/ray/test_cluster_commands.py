@@ -365,6 +365,19 @@ def test_no_start_is_one_line(fresh: Kept, tmp_path: Path) -> None:
     assert records.look(fresh.home)[0] is records.State.NONE
 
 
+def test_a_dashboard_without_its_packages_is_one_line() -> None:
+    """Plain `ray` lacks them; Ray itself would start without a word about it."""
+    from ray._private import utils
+
+    from raymodal.engine.ray.cluster import keeper
+    from raymodal.exception import ExecutionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "get_dashboard_dependency_error", lambda: ImportError("No module named 'aiohttp_cors'"))
+        with pytest.raises(ExecutionError, match=r"aiohttp_cors.*pip install 'ray\[default\]'"):
+            keeper._check_dashboard()
+
+
 def test_a_node_of_yours_forks_its_workers(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """`raymodal cluster node -- --head`: Ray's own `ray start`, with the template in it; `--address` attaches."""
     from raymodal.engine.ray.cluster.node import free_port
