@@ -894,7 +894,7 @@ class App:
     def registered_functions(self) -> dict[str, Function[Any, Any, Any]]:
         """Deprecated, as in Modal."""
         deprecated("App.registered_functions is going away; keep your own references to functions.")
-        return dict(self._functions)
+        return self._handles()
 
     @property
     def registered_classes(self) -> dict[str, Cls]:

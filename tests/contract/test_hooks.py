@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import raymodal as modal
+from raymodal.engine import service
 from raymodal.exception import ExecutionError, RemoteError
 from tests.contract.class_app import note
 from tests.contract.sample_app import await_file, await_text
-from tests.contract.support import ray_only
+from tests.contract.support import local_only, ray_only
 
 RunApp = Callable[[Any], Any]
 
@@ -259,6 +260,60 @@ def test_exit_when_the_caller_is_gone(engine: Any, run_app: RunApp, tmp_path: Pa
     call.cancel(terminate_containers=True)
 
     assert await_text(log, "exit")
+
+
+@local_only
+def test_exit_that_hangs(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its grace, then the container is killed and the app ends all the same."""
+    app, log, go = modal.App("hangs"), str(tmp_path / "log"), str(tmp_path / "go")
+
+    @app.cls(serialized=True, max_containers=1)
+    class Hangs:
+        @modal.exit()
+        def bye(self) -> None:
+            note(log, "begun")
+            await_file(go)
+            note(log, "ended")
+
+        @modal.method()
+        def run(self) -> int:
+            return 1
+
+    monkeypatch.setattr(service, "EXIT_GRACE_S", 0.3)
+    with app.run():
+        assert Hangs().run.remote() == 1
+
+    assert lines(tmp_path / "log") == ["begun"]
+    Path(go).touch()
+    assert await_text(log, "ended")  # on an engine of threads nothing can end it; it must not outlive the test
+
+
+@ray_only
+def test_a_container_that_dies_is_entered_anew(engine: Any, run_app: RunApp, tmp_path: Path) -> None:
+    """Its input runs again in another one, whose object has run its hooks; no exit hook runs in a process that is gone."""
+    app, log = modal.App("dies-once"), str(tmp_path / "log")
+
+    @app.cls(serialized=True, max_containers=1)
+    class Dies:
+        @modal.enter()
+        def load(self) -> None:
+            note(log, "enter")
+
+        @modal.exit()
+        def bye(self) -> None:
+            note(log, "exit")
+
+        @modal.method()
+        def run(self) -> int:
+            note(log, "run")
+            if lines(Path(log)).count("run") == 1:
+                os._exit(1)
+            return 3
+
+    run_app(app)
+
+    assert Dies().run.remote() == 3
+    assert lines(tmp_path / "log") == ["enter", "run", "enter", "run"]
 
 
 PROGRAM = """

@@ -119,6 +119,17 @@ def test_recorded() -> None:
     assert [(h.name, h.kind) for h in spec.hooks] == [("load", "enter"), ("bye", "exit")]
 
 
+def test_registered() -> None:
+    """Under its name among the classes, as `C.*` among the functions."""
+    app = modal.App()
+    handle = app.cls()(made())
+
+    with pytest.warns(DeprecationError):
+        assert app.registered_classes == {"C": handle}
+    with pytest.warns(DeprecationError):
+        assert list(app.registered_functions) == ["C.*"]
+
+
 class TestLocally:
     def test_method(self) -> None:
         """`.local` makes the object, runs the hooks once per object, and calls the method."""
