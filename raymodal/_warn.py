@@ -26,8 +26,9 @@ WARNINGS: dict[str, str] = {
     "block_network": "Containers are processes on your nodes and keep the node's network. Way out: block it on the nodes.",
     "restrict_modal_access": "Containers may call other functions of the app. Way out: do not run code you do not trust here.",
     "i6pn": "Private IPv6 between containers needs Modal's network. Containers reach each other by the nodes' addresses.",
-    "enable_memory_snapshot": "Memory snapshots are not taken: every container starts from the beginning and runs all enter "
-    "hooks, in the same order. Results do not change, starts are slower.",
+    "enable_memory_snapshot": "No node here takes memory snapshots: every container starts from the beginning and runs all "
+    "enter hooks, in the same order. Results do not change, starts are slower. Way out: a Ray that raymodal starts, by itself, with "
+    "`raymodal cluster up` or, node by node, with `raymodal cluster node`; on Linux, without RAYMODAL_FORK=0.",
     "single_use_containers": "Containers are reused yet: state left behind by one input is seen by the next. Way out: do not "
     "depend on a fresh process.",
     "experimental_options": "Modal's experimental options have no meaning on Ray and are not looked at.",
@@ -45,6 +46,16 @@ WARNINGS: dict[str, str] = {
 """Every name that is accepted and not (wholly) carried out, with the reason and the way out."""
 
 _said: set[str] = set()
+
+
+def warn_no_snapshots(tags: list[str]) -> None:
+    """For functions that ask for memory snapshots where no node takes any."""
+    if tags:
+        warn_once(
+            "enable_memory_snapshot",
+            f"enable_memory_snapshot (used by {', '.join(map(repr, tags))}): {WARNINGS['enable_memory_snapshot']}",
+            stacklevel=3,
+        )
 
 
 def warn_once(key: str, message: str, *, stacklevel: int = 2) -> None:

@@ -41,6 +41,10 @@ class Lifecycle:
         self._has_entered = False
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
 
+    def move(self, plan: ContainerPlan) -> None:
+        """Belong to this container from now on."""
+        self._plan = plan
+
     def load(self) -> None:
         """Import or unpickle the class.
 

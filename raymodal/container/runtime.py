@@ -148,6 +148,7 @@ class Runtime:
         self._function: Callable[..., Any] | None = None
         self._life = None if plan.cls is None else Lifecycle(plan, self._run_hook, self._say)
         self._timeout_s = float(plan.spec.timeout_s)
+        self._is_loaded = False
 
     # --- life
 
@@ -165,6 +166,19 @@ class Runtime:
             self.when_imported()
             self._life.make()
 
+    def move(self, plan: ContainerPlan, uplink: Uplink) -> None:
+        """Become the runtime of this container: the first phase was done elsewhere, for another id (`container.snapshot`)."""
+        self.plan, self._uplink = plan, uplink
+        self._is_loaded = True
+        if self._life is not None:
+            self._life.move(plan)
+
+    def close_loop(self) -> None:
+        """End the loop, if there is one; the next async code gets a new one."""
+        if self._loop is not None and not self._loop.is_closed():
+            _close_loop(self._loop)
+        self._loop = None
+
     def enter(self) -> None:
         """Second phase: the other enter hooks. After it, inputs may come.
 
@@ -177,7 +191,9 @@ class Runtime:
     def boot(self) -> tuple[Any, ...] | None:
         """Both phases. Returns a packed `wire.Failure` for what user code raised."""
         try:
-            self.load()
+            if not self._is_loaded:
+                self.load()
+            self.when_imported()
             self.enter()
         except SystemExit as exc:
             # It ends the container, not the program that calls it.
@@ -200,8 +216,7 @@ class Runtime:
             self._close_stream(stream)
         if self._life is not None:
             self._life.leave()
-        if self._loop is not None and not self._loop.is_closed():
-            _close_loop(self._loop)
+        self.close_loop()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from raymodal.container import snapshot
 from raymodal.container.context import context_for, set_current
 from raymodal.container.loader import elsewhere, free_threads, prepare_process
 from raymodal.container.runtime import Runtime
@@ -26,6 +27,7 @@ from raymodal.engine.current import set_engine
 from raymodal.engine.ray.inside import ContainerEngine
 from raymodal.engine.ray.link import RayLink
 from raymodal.engine.ray.logs import attach_output, end_output
+from raymodal.engine.ray.template.node import own_folder
 from raymodal.engine.source import unpack
 from raymodal.plan.pool import ClientOptions, ContainerPlan
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 INLINE_REPORT = 64 * 1024
 EXIT_S = 3.0
+SNAPSHOT_S = 600.0
 
 
 class RayUplink:
@@ -121,10 +124,13 @@ class Container:
         free_threads(plan)
         attach_output(plan.output, plan.container_id, {"function": plan.spec.tag})
         self._controller = controller
-        self._options = app_options
-        self._runtime = Runtime(plan, RayUplink(controller, plan.container_id))
+        uplink = RayUplink(controller, plan.container_id)
+        self._client = _LazyClient(plan, RayLink(controller, plan.container_id), app_options)
+        # Forked with the first phase of its start behind it, where there is a memory snapshot.
+        prepared = snapshot.taken(plan, uplink, self._client)
+        self._has_snapshot = prepared is not None
+        self._runtime = prepared or Runtime(plan, uplink)
         self._watch: Watch | None = None
-        self._client: _LazyClient | None = None
 
     def __repr__(self) -> str:
         return f"raymodal:{self._plan.container_id}"
@@ -134,8 +140,7 @@ class Container:
         plan = self._plan
         prepare_process(plan)
         signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
-        client = self._client = _LazyClient(plan, RayLink(self._controller, plan.container_id), self._options)
-        set_current(context_for(plan, client))
+        set_current(context_for(plan, self._client))
         set_engine(ContainerEngine())
         threading.Thread(target=self._listen, name="raymodal-control", daemon=True).start()
         self._runtime.when_imported = gc.enable
@@ -147,7 +152,23 @@ class Container:
             sys.stderr.flush()
         if failure is None:
             self._watch = Watch(self._runtime)
+            if plan.spec.enable_memory_snapshot and not self._has_snapshot:
+                threading.Thread(target=self._ask_for_snapshot, name="raymodal-snapshot", daemon=True).start()
         return failure
+
+    def _ask_for_snapshot(self) -> None:
+        """The next containers of this function on this node start from what this one's first phase has made."""
+        from raymodal.engine.ray.template import snapshot as of_node
+
+        plan = self._plan
+        reason = of_node.ask(own_folder(), plan, list(sys.path), plan.spec.startup_timeout_s or SNAPSHOT_S)
+        if reason is not None:
+            name = plan.spec.tag if plan.cls is None else plan.cls.tag
+            print(
+                f"raymodal: {name!r} starts without a memory snapshot on this node: {reason}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def run(self, blob: bytes, *buffers: Any) -> Any:
         return self._runtime.run(blob, *buffers)

@@ -8,11 +8,13 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymodal.engine.protocol import Gone, OnDone, OpenedPool
 from raymodal.engine.ray import link
 from raymodal.engine.ray.actor import Container
 from raymodal.engine.ray.placement import Placer
+from raymodal.engine.ray.template import snapshot
 from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
@@ -47,6 +49,7 @@ class RayHost:
         self._placer = placer
         self._controller: Any = None
         self.on_start: Callable[[], None] = lambda: None
+        self.has_templates: Callable[[], bool] = lambda: False
         self._class = ray.remote(Container)
 
     def start(self, plan: ContainerPlan, *, free: bool) -> Any:
@@ -56,6 +59,10 @@ class RayHost:
         if free:
             options = {**options, "num_cpus": 0}
             options.pop("memory", None)
+        if plan.spec.enable_memory_snapshot and self.has_templates():
+            # The node's launcher looks for it; a runtime environment without a template to answer costs a second.
+            variables = {snapshot.VARIABLE: snapshot.name_of(plan)}
+            options = {**options, "runtime_env": {"env_vars": variables}}
         # One class for all functions, so that Ray exports it once.
         made = self._class.options(max_restarts=0, enable_task_events=False, **options)
         self.on_start()
@@ -145,12 +152,32 @@ class Controller:
             self._app_id, self._setups, self._host, options=self._options, lease_ttl_s=self._ttl
         )
         self._host.on_start = self._warm.started
+        self._host.has_templates = self._warm.has_nodes
         self._warming = asyncio.create_task(self._warm.run())
         return await self._service.start()
 
     async def call(self, method: str, *args: Any) -> Any:
         assert self._service is not None
-        return await getattr(self._service, method)(*args)
+        answer = await getattr(self._service, method)(*args)
+        if method == "stop" and any(setup.plan.spec.enable_memory_snapshot for setup in self._setups):
+            await self._end_snapshots()
+        return answer
+
+    async def _end_snapshots(self) -> None:
+        """They hold the memory of an app that is over. Those of an app whose controller was killed end by themselves, later."""
+        own = ray.get_runtime_context().get_node_id()
+        elsewhere = [
+            ray.remote(snapshot.end_here)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            .remote(self._app_id)
+            for node in self._warm.node_ids()
+            if node != own
+        ]
+        await asyncio.to_thread(snapshot.end_here, self._app_id)
+        if elsewhere:
+            await asyncio.wait(
+                [asyncio.ensure_future(asyncio.wrap_future(ref.future())) for ref in elsewhere], timeout=GETTING_GONE_S
+            )
 
     def __repr__(self) -> str:
         return f"raymodal-controller:{self._app_id}"

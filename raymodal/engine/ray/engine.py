@@ -13,10 +13,12 @@ from typing import Any
 
 from raymodal import output, wire
 from raymodal._dual import io_loop, on_io_loop
+from raymodal._warn import warn_no_snapshots
 from raymodal.config import Settings, settings
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import RunningApp, StoreClient
 from raymodal.engine.ray.placement import Placer
+from raymodal.engine.ray.template.node import FORKED_LABEL
 from raymodal.engine.service import EXIT_GRACE_S, PoolSetup, rules_of
 from raymodal.engine.source import pack
 from raymodal.exception import InternalFailure
@@ -95,6 +97,8 @@ class RayEngine:
         wire.set_read_only(now.read_only_arrays)
         placer = Placer(tuple(self.cluster.nodes()), self.cluster.is_own, ignore_gpu=now.gpu == "ignore")
         setups, options, misfits, notes = _plan_pools(plan, placer, output_address=address)
+        if not any(node.get("Labels", {}).get(FORKED_LABEL) for node in ray.nodes()):
+            warn_no_snapshots([tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot])
         client_options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
         # Nodes of a cluster that others started need not have the program's files.
         archive = (

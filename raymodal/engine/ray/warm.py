@@ -44,6 +44,14 @@ class WarmWorkers:
             warm.started(now)
         self._woken.set()
 
+    def has_nodes(self) -> bool:
+        """Whether any node forks its workers, as far as is known."""
+        return bool(self._nodes)
+
+    def node_ids(self) -> list[str]:
+        """Nodes that fork their workers."""
+        return list(self._nodes)
+
     async def run(self) -> None:
         """Until cancelled."""
         try:

@@ -99,8 +99,8 @@ def worker_of(arguments: list[str], environment: dict[bytes, bytes]) -> tuple[li
     return [a for a in arguments if not a.startswith((_CONTEXT, _LANGUAGE))], environment
 
 
-def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes]) -> int:
-    """Have the template fork.
+def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes], snapshot: str | None = None) -> int:
+    """Have the template fork, or the one that holds a function's memory snapshot.
 
     Returns:
         The new worker's pid.
@@ -117,7 +117,13 @@ def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes]) -> i
     )
     if len(request) > MAX_REQUEST:
         raise Refused("its environment is too large")
-    connection = _connect(folder, lambda: socket(AF_UNIX, SOCK_STREAM))
+    if snapshot is None:
+        connection = _connect(folder, lambda: socket(AF_UNIX, SOCK_STREAM))
+    else:
+        connection = socket(AF_UNIX, SOCK_STREAM)
+        there = os.open(os.path.join(folder, snapshot), os.O_RDONLY)
+        connection.connect(f"/proc/self/fd/{there}/s")
+        os.close(there)
     peer_pid, peer_uid = _pair(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12))
     if peer_uid != os.geteuid():
         raise Refused("the template belongs to somebody else")
@@ -294,14 +300,23 @@ def main() -> None:
         environment = dict(os.environb)
         folder = template_folder(arguments, environment)
         own, environment = worker_of(arguments, environment)
-        pid = ask(folder, own, environment)
+        how = "forked"
+        snapshot = environment.get(b"RAYMODAL_SNAPSHOT")
+        if snapshot:
+            try:
+                pid = ask(folder, own, environment, os.fsdecode(snapshot))
+                how = "snapshot"
+            except (OSError, Refused):
+                pid = 0  # there is none on this node, or not yet
+        if how == "forked":
+            pid = ask(folder, own, environment)
     except Exception as error:  # noqa: BLE001 - it must never fail
         reason = str(error) if isinstance(error, Refused) else repr(error)
         if folder is not None:
             note(folder, "plain " + reason)
         plain(arguments)
     else:
-        note(folder, f"forked {pid}")
+        note(folder, f"{how} {pid}")
         sys.stdout.flush()
         os._exit(0)
 

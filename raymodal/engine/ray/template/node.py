@@ -35,6 +35,13 @@ def folder_of(session_dir: str, raylet_pid: int) -> str:
     return os.path.join(session_dir, f"template-{raylet_pid}")
 
 
+def own_folder() -> str:
+    """Where a worker's own node has its template, if it has one."""
+    from ray._private import worker
+
+    return folder_of(str(worker._global_node.get_session_dir_path()), int(os.environ.get("RAY_RAYLET_PID", "0")))
+
+
 def shorten(command: list[str], session_dir: str) -> list[str]:
     """A raylet's command in which the launcher starts in two thirds of its time: compiled (a script is compiled anew by
     every interpreter), without `site` and what the environment says of Python. What it starts in turn has all of that.
@@ -131,13 +138,15 @@ class Starts:
     """How the workers of one node have been started.
 
     Attributes:
-        forked: by the template.
+        forked: by the template, or by one that holds a memory snapshot.
+        snapshots: how many of these by the latter.
         plain: as Ray does: reason -> how many.
         refused: why this node goes on without a template, if it does.
         is_alive: whether a template lives.
     """
 
     forked: int = 0
+    snapshots: int = 0
     plain: Mapping[str, int] = field(default_factory=dict)
     refused: str | None = None
     is_alive: bool = False
@@ -150,7 +159,7 @@ def starts_of(session_dir: str) -> dict[int, Starts]:
         pid, _, job = folder.name.partition("-")[2].partition("-")
         if not pid.isdigit() or job:
             continue
-        forked, plain = 0, Counter[str]()
+        forked, snapshots, plain = 0, 0, Counter[str]()
         folders = [folder, *Path(session_dir).glob(f"{folder.name}-*")]
         refused = None
         is_alive = False
@@ -158,14 +167,15 @@ def starts_of(session_dir: str) -> dict[int, Starts]:
             with contextlib.suppress(OSError):
                 for line in (one / "starts").read_text(errors="replace").splitlines():
                     how, _, rest = line.partition(" ")
-                    if how == "forked":
+                    if how in ("forked", "snapshot"):
                         forked += 1
+                        snapshots += how == "snapshot"
                     else:
                         plain[rest] += 1
             with contextlib.suppress(OSError):
                 refused = (one / "refused").read_text(errors="replace").strip()
             is_alive = is_alive or _is_locked(one / "lock")
-        found[int(pid)] = Starts(forked, dict(plain), refused, is_alive)
+        found[int(pid)] = Starts(forked, snapshots, dict(plain), refused, is_alive)
     return found
 
 
@@ -176,7 +186,7 @@ def workers_of(session_dir: str) -> list[int]:
         with contextlib.suppress(OSError):
             for line in starts.read_text(errors="replace").splitlines():
                 how, _, pid = line.partition(" ")
-                if how == "forked" and pid.isdigit() and _has_open(int(pid), session_dir):
+                if how in ("forked", "snapshot") and pid.isdigit() and _has_open(int(pid), session_dir):
                     found.append(int(pid))
     return found
 

@@ -27,6 +27,10 @@ from launcher import PER_WORKER, UNSAFE_PREFIXES  # type: ignore[import-not-foun
 
 REQUEST_S = 2.0
 """How long a launcher may take to say what it wants; the others wait meanwhile."""
+SNAPSHOT = b"snapshot\n"
+"""Begins a request for a builder."""
+SNAPSHOT_IDLE_S = 600.0
+"""A snapshot that nobody has used for so long, and of which no container lives, ends: its app may have died."""
 GO_S = 10.0
 END_S = 1.0
 """How long workers get to end by themselves after their raylet has."""
@@ -143,6 +147,8 @@ class Server:
         self.changes = changes
         self.children: set[int] = set()
         self.is_done = False
+        self.idle_s: float | None = None
+        self.used_at = time.monotonic()
         self.raylet = os.pidfd_open(raylet_pid) if hasattr(os, "pidfd_open") else None
         self.raylet_pid = raylet_pid
         # For when the table of file descriptors is full: given up to take the one connection that is told so.
@@ -170,7 +176,12 @@ class Server:
             if self.raylet in ready or (self.raylet is None and not _lives(self.raylet_pid)):
                 break
             if self.listener.fileno() in ready:
+                self.used_at = time.monotonic()
                 self.accept()
+            elif self.children:
+                self.used_at = time.monotonic()
+            elif self.idle_s is not None and time.monotonic() > self.used_at + self.idle_s:
+                break
         self.listener.close()
         self.end_children()
 
@@ -230,6 +241,9 @@ class Server:
                 if not more:
                     return
                 body += more
+            if body.startswith(SNAPSHOT):
+                self.fork_builder(connection, body[len(SNAPSHOT) :])
+                return
             problem = self.problem(body, fds)
             if problem is not None:
                 connection.sendall(b"n" + problem.encode() + b"\n")
@@ -280,6 +294,58 @@ class Server:
         finally:
             os._exit(code)
 
+    def fork_builder(self, connection: socket.socket, request: bytes) -> None:
+        """Make a template of one function's containers: a copy of this one that does the first phase of their start."""
+        pid = os.fork()
+        if pid:
+            self.children.add(pid)
+            return
+        try:
+            self.become_snapshot(connection, request)
+        except BaseException:  # noqa: BLE001 - the builder's end; into the log
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+    def become_snapshot(self, connection: socket.socket, request: bytes) -> None:
+        import pickle
+
+        from raymodal.engine.ray.template import snapshot
+
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        connection.settimeout(None)
+        connection.sendall(b"b%d\n" % os.getpid())
+        self.listener.close()
+        for fd in (self.wake_r, self.wake_w, self.spare, self.lock):
+            os.close(fd)
+        folder = os.path.join(self.folder, pickle.loads(request)[0])
+        gc.enable()
+        problem = snapshot.build(request)
+        if problem is None:
+            problem = snapshot.problem_of({connection.fileno(), -1 if self.raylet is None else self.raylet})
+        if problem is None and os.path.exists(os.path.join(folder, "refused")):
+            problem = "the app has ended"
+        if problem is not None:
+            connection.sendall(b"n" + problem.encode() + b"\n\n")
+            return
+        _KEPT.extend(fill_holes())
+        gc.collect()
+        gc.freeze()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        there = os.open(folder, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{there}/s")  # the path itself may be longer than a socket's may be
+        os.close(there)
+        listener.listen(128)
+        listener.setblocking(False)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        server = Server(folder, listener, self.raylet_pid, nothing, self.environment, self.changes)
+        server.idle_s = SNAPSHOT_IDLE_S
+        connection.sendall(b"k\n\n")
+        connection.close()
+        server.serve()
+
     def become_worker(self, connection: socket.socket, request: tuple[Any, ...], fds: list[int]) -> int:
         _, oom_score, arguments, environment, folder, umask, blocked, nice = request
         # Ray kills the process group of a worker that has ended: without one of its own that would be everybody.
@@ -298,6 +364,11 @@ class Server:
             os.close(fd)
         if self.raylet is not None:
             os.close(self.raylet)
+        if self.idle_s is not None:
+            from raymodal.engine.ray.template import snapshot
+
+            snapshot.reopen_files()
+        environment.pop(b"RAYMODAL_SNAPSHOT", None)
         _set_oom_score(oom_score)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
