@@ -294,16 +294,30 @@ def test_down_leaves_nothing(fresh: Kept) -> None:
     assert fresh("status").code == 3
 
 
-@pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
-def test_half_a_cluster_ends_itself(fresh: Kept, daemon: str) -> None:
+def test_half_a_cluster_ends_itself(fresh: Kept) -> None:
     """Without one of its two daemons there is no cluster, so the rest goes too."""
     assert fresh("up").code == 0
-    record, pids = fresh.record, fresh.everything()
+    ends_with(fresh, "raylet")
+
+
+def test_where_the_fast_start_fails_ray_starts_plainly(fresh: Kept, tmp_path: Path) -> None:
+    """Here because no shell is found; it says so, and is kept and ended in the same way."""
+    done = fresh("up", PATH=str(tmp_path))
+
+    assert done.code == 0, done
+    assert "Ray was started plainly" in done.err
+    assert "no template was started" in fresh("status").out
+    ends_with(fresh, "gcs_server")
+
+
+def ends_with(kept: Kept, daemon: str) -> None:
+    """Kill it, and see the rest go."""
+    record, pids = kept.record, kept.everything()
     os.kill(record.processes[daemon], signal.SIGKILL)
     wait_until_gone(pids)
 
     assert not Path(record.session_dir).exists()
-    assert fresh("status").code == 3
+    assert kept("status").code == 3
 
 
 def test_what_a_crash_left_is_found_and_removed(fresh: Kept) -> None:
