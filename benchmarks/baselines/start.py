@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .. import work
 from ..model import Params, Round
@@ -131,6 +132,12 @@ def pss_mib(pid: int) -> float:
     raise RuntimeError(f"no PSS of {pid}")
 
 
+def private_mib(pid: int) -> float:
+    """Memory that a process shares with nobody."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 @contextmanager
 def hello_without_bytecode(params: Params) -> Iterator[Round]:
     """`python hello_ray.py` with a Ray that has no bytecode, as `uv pip install` leaves it."""
@@ -163,3 +170,44 @@ def without_bytecode() -> Iterator[dict[str, str]]:
 def link_tree(source: Path, target: Path) -> None:
     """Folders as folders, files as links, bytecode left out."""
     shutil.copytree(source, target, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+class Tables:
+    """An actor that loads what a data application does."""
+
+    def __init__(self) -> None:
+        self.table = load_table()
+
+    def answer(self, x: int) -> float:
+        """One figure of the table."""
+        return float(self.table["a"].iloc[x])
+
+
+def load_table() -> Any:
+    """A table of 200 MB, made as quickly as it can be."""
+    import numpy as np
+    import pandas as pd
+
+    rows = 200_000_000 // 8 // 5
+    return pd.DataFrame({name: np.arange(rows, dtype=np.float64) for name in "abcde"})
+
+
+@contextmanager
+def tables(params: Params) -> Iterator[Round]:
+    """Start an actor that imports numpy and pandas and makes a table of 200 MB; its first answer."""
+    import ray
+
+    made = ray.remote(Tables)
+
+    def round_() -> dict[str, float]:
+        start = time.perf_counter()
+        actor = made.remote()
+        answer = ray.get(actor.answer.remote(7))
+        took = time.perf_counter() - start
+        work.check([answer], [7.0])
+        ray.kill(actor)
+        time.sleep(params["pause"])
+        return {"first result": took}
+
+    round_()
+    yield round_

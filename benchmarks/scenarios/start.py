@@ -114,4 +114,33 @@ _BYTECODE = Scenario(
     max_rounds=3,
 )
 
-SCENARIOS = (_ONE, _EIGHT, _many(32), _MEMORY, _BYTECODE)
+_SNAPSHOT = Scenario(
+    name="start.snapshot",
+    title="numpy, pandas and a table of 200 MB: from nothing to the first result (needs pandas)",
+    contenders=(
+        _ours("raymodal, memory snapshot", "tables", host="raymodal snapshot"),
+        Contender(
+            "bare actor", "baselines.start:tables", host="ray actor", kind="ray", shows=("baselines.start:Tables",)
+        ),
+    ),
+    metrics=(Metric("first result", "s"), Metric("private", "MiB")),
+    baseline="bare actor",
+    targets=(
+        Target(
+            "at most 0.2 s",
+            lambda f: f.median("raymodal, memory snapshot", "first result"),
+            at_most=0.2,
+            unit="s",
+        ),
+        Target(
+            "the table is shared: less than half of it is the container's own",
+            lambda f: f.median("raymodal, memory snapshot", "private"),
+            at_most=100,
+            unit="MiB",
+        ),
+    ),
+    params={"pause": 1.0},
+    max_rounds=5,
+)
+
+SCENARIOS = (_ONE, _EIGHT, _many(32), _MEMORY, _SNAPSHOT, _BYTECODE)
