@@ -411,6 +411,19 @@ def option_fields(params: Mapping[str, Any], tag: str = "with_options") -> dict[
     return {name: value for name, value in found.items() if value or name in keep}
 
 
+def concurrency_fields(max_inputs: int, target_inputs: int | None) -> dict[str, Any]:
+    """Fields of a `FunctionSpec` that `with_concurrency` changes.
+
+    Raises:
+        InvalidError: the target is above the maximum or not an integer.
+    """
+    from raymodal.partial_function import check_concurrency
+
+    check_concurrency(max_inputs, target_inputs)
+    fields = {"max_concurrent_inputs": max_inputs, "target_concurrent_inputs": target_inputs}
+    return {name: value for name, value in fields.items() if value}
+
+
 # ------------------------------------------------------------------------------------------------------------ together
 
 

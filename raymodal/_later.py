@@ -16,7 +16,6 @@ OBJECT_SCALING = (
     "Changing how one object scales comes with the autoscaler. Way out: min_containers= and the like of @app.cls, or "
     "`with_options(max_containers=...)`, whose objects have containers of their own"
 )
-VARIANTS = "Changing a function's options at the call comes with a later milestone. Way out: a second @app.function with these options"
 DEPLOYED = (
     "Deployed apps come with a later milestone. Way out: `raymodal run`, or `with app.run():` in a script, work now"
 )

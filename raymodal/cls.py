@@ -13,23 +13,29 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from raymodal import _later
-from raymodal._declare import Concurrency, Origin, make_spec, option_fields, spec_fields, take_old_names
+from raymodal._declare import (
+    Concurrency,
+    Origin,
+    concurrency_fields,
+    make_spec,
+    option_fields,
+    spec_fields,
+    take_old_names,
+)
 from raymodal._dual import dual
 from raymodal._later import later
 from raymodal._old import lookup_by_name
 from raymodal._warn import deprecated, is_strict
-from raymodal.container.context import Owner, adopt, here, owner_of
+from raymodal.container.context import Owner, adopt, owner_of
 from raymodal.container.lifecycle import bind, construct
 from raymodal.exception import ExecutionError, InvalidError, NotFoundError
-from raymodal.functions import Function, _arrived, _refuses_calls
+from raymodal.functions import Function, _arrived, _refuses_calls, checked_changes
 from raymodal.object import Object
 from raymodal.partial_function import (
     PartialFunction,
     PartialFunctionFlags,
     check_batching,
-    check_concurrency,
 )
-from raymodal.plan.app import check_resources, literal_secrets
 from raymodal.plan.cls import check_parameter_order, pool_request
 from raymodal.plan.pool import PoolRequest
 from raymodal.spec.cls import ClsSpec, HookSpec, MethodSpec, ParameterSpec
@@ -307,10 +313,17 @@ class _Bound:
     Args:
         service: the class's own handle, which knows the app.
         find: says which pool it is; may raise what is wrong with the arguments. Asked once, at first use.
+        vary: the object with further changes of its options, where it is known.
     """
 
-    def __init__(self, service: Function[Any, Any, Any], find: Callable[[], PoolRequest | None]) -> None:
+    def __init__(
+        self,
+        service: Function[Any, Any, Any],
+        find: Callable[[], PoolRequest | None],
+        vary: Callable[[str, Mapping[str, Any]], Obj] | None = None,
+    ) -> None:
         self.service = service
+        self.vary = vary
         self.specs: dict[str, FunctionSpec] = {}  # of methods, by name
         self._find = find
         self._found: tuple[PoolRequest | None] | None = None
@@ -381,6 +394,16 @@ class _Method(Function[Any, Any, Any]):
 
     def _representation(self) -> str:
         return f"Method({self.tag})"
+
+    def _varied(self, method: str, changes: Mapping[str, Any]) -> Function[Any, Any, Any]:
+        vary = self._owner.vary if isinstance(self._owner, _Bound) else None
+        if vary is None:
+            raise InvalidError(
+                f"{self.tag}.{method}(...) needs the object that it is a method of: write "
+                f"{self.tag.partition('.')[0]}.{method}(...)().{self._method_name}"
+            )
+        found: Function[Any, Any, Any] = getattr(vary(method, changes), self._method_name)
+        return found
 
     @property
     def object_id(self) -> str:
@@ -597,9 +620,7 @@ class Cls(Object):
 
     def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
         """A second handle with input concurrency."""
-        check_concurrency(max_inputs, target_inputs)
-        fields = {"max_concurrent_inputs": max_inputs, "target_concurrent_inputs": target_inputs}
-        return self._varied("with_concurrency", {name: value for name, value in fields.items() if value})
+        return self._varied("with_concurrency", concurrency_fields(max_inputs, target_inputs))
 
     def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
         """A second handle with dynamic batching."""
@@ -618,18 +639,7 @@ class Cls(Object):
         Raises:
             InvalidError, TypeError, ValueError: the arguments or options are wrong.
         """
-        changes = dict(self._changes)
-        if changes:
-            from raymodal.secret import resolve
-
-            changed = self._varied_service()
-            check_resources(changed)
-            if "secrets" in changes:
-                changes["secrets"] = literal_secrets(changed.secrets, resolve)
-            if here() is None:
-                from raymodal.app import warn_of_what_is_missing
-
-                warn_of_what_is_missing([changed], stacklevel=6)
+        changes = checked_changes(self._spec.service, self._changes)
         return pool_request(self._spec, args, kwargs, changes)
 
     def _varied_service(self) -> FunctionSpec:
@@ -660,7 +670,11 @@ class Obj:
         obj = object.__new__(cls)
         values = obj.__dict__
         values["_cls"] = handle
-        values["_bound"] = _Bound(handle._service, lambda: handle._request(args, kwargs))
+        values["_bound"] = _Bound(
+            handle._service,
+            lambda: handle._request(args, kwargs),
+            lambda method, changes: handle._varied(method, changes)(*args, **kwargs),
+        )
         values["_args"] = args
         values["_kwargs"] = kwargs
         values["_instance"] = None

@@ -25,6 +25,9 @@ from raymodal._warn import deprecated
 from raymodal.container.context import here
 from raymodal.exception import ExecutionError, InvalidError, NotFoundError
 from raymodal.object import LazyFromId, Object
+from raymodal.plan.app import check_resources, literal_secrets
+from raymodal.plan.cls import variant_request
+from raymodal.plan.pool import PoolRequest
 from raymodal.spec.function import FunctionSpec
 
 if TYPE_CHECKING:
@@ -422,7 +425,6 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     _raw_f: Callable[..., Any] | None = None
     _owner_app_id: str | None = None  # set on handles that arrived by pickle
     _looked_up: str | None = None  # how a handle of a deployed app was made
-    _not_yet: tuple[str, str] | None = None  # what it is, and why it cannot be called yet
     _is_generator = False
     _refuses_calls = False
 
@@ -469,8 +471,6 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     def _pool(self) -> Any:
         """The function's `PoolClient`: the container's, if this is one, else that of the run in this process."""
-        if self._not_yet is not None:
-            _later.refuse(*self._not_yet)
         return self._find_pool() or self._raise_not_hydrated()
 
     def _find_pool(self) -> Any:
@@ -585,8 +585,6 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     # -- what it is
 
     def _representation(self) -> str:
-        if self._not_yet is not None:
-            return self._not_yet[0]
         return self._looked_up or f"Function({self.tag})"
 
     @property
@@ -764,34 +762,27 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
         cloud: str | None = None,
         routing_region: str | None = None,
     ) -> Function[P, ReturnType, OriginalReturnType]:
-        """A second handle whose containers get other resources. Calls of it are not carried out yet."""
-        from raymodal._declare import check_options
+        """A second handle whose containers get other resources; what is not given stays as it is."""
+        from raymodal._declare import option_fields
 
-        check_options(gpu=gpu, env=env, volumes=volumes, retries=retries, scaledown_window=scaledown_window)
-        return self._varied("with_options")
+        return self._varied("with_options", option_fields(dict(locals())))
 
     def with_concurrency(
         self, *, max_inputs: int, target_inputs: int | None = None
     ) -> Function[P, ReturnType, OriginalReturnType]:
-        """A second handle with input concurrency. Calls of it are not carried out yet."""
-        from raymodal.partial_function import check_concurrency
+        """A second handle with input concurrency."""
+        from raymodal._declare import concurrency_fields
 
-        check_concurrency(max_inputs, target_inputs)
-        return self._varied("with_concurrency")
+        return self._varied("with_concurrency", concurrency_fields(max_inputs, target_inputs))
 
     def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, ReturnType, OriginalReturnType]:
-        """A second handle with dynamic batching. Calls of it are not carried out yet."""
+        """A second handle with dynamic batching."""
         from raymodal.partial_function import check_batching
 
-        check_batching(max_batch_size, wait_ms)
-        return self._varied("with_batching")
+        return self._varied("with_batching", {"batching": check_batching(max_batch_size, wait_ms)})
 
-    def _varied(self, method: str) -> Function[P, ReturnType, OriginalReturnType]:
-        handle = type(self)._new()
-        handle.__dict__.update({k: v for k, v in self.__dict__.items() if not isinstance(v, _Invoker)})
-        handle._live = []
-        handle._not_yet = (f"{self!r}.{method}(...)", _later.VARIANTS)
-        return handle
+    def _varied(self, method: str, changes: Mapping[str, Any]) -> Function[P, ReturnType, OriginalReturnType]:
+        return _Variant._of(self, changes, f"{self!r}.{method}(...)")
 
     lookup = lookup_by_name()
     keep_warm = OldMethod(
@@ -802,6 +793,75 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
     @later(_later.EXPERIMENTAL)
     def _experimental_get_flash_urls(self) -> list[str] | None:
         """Modal's flash endpoints."""
+
+
+class _Variant(Function[P, ReturnType, OriginalReturnType]):
+    """A function with changed options, which has containers of its own."""
+
+    _base: Function[Any, Any, Any]
+    _changes: Mapping[str, Any]
+    _how: str
+    _request: PoolRequest | None = None
+
+    @classmethod
+    def _of(cls, base: Function[Any, Any, Any], changes: Mapping[str, Any], how: str) -> _Variant[Any, Any, Any]:
+        handle: _Variant[Any, Any, Any] = cls._new()
+        handle._base = base
+        handle._changes = changes
+        handle._how = how
+        handle.tag = base.tag
+        handle.spec = base.spec.model_copy(update=dict(changes))
+        handle._app = base._app
+        handle._raw_f = base._raw_f
+        handle._looked_up = base._looked_up
+        handle._is_generator = handle.spec.is_generator
+        handle._refuses_calls = _refuses_calls(handle.spec)
+        handle._live = []
+        return handle
+
+    def _varied(self, method: str, changes: Mapping[str, Any]) -> Function[P, ReturnType, OriginalReturnType]:
+        return _Variant._of(self._base, {**self._changes, **changes}, f"{self!r}.{method}(...)")
+
+    def _find_pool(self) -> Any:
+        base = self._base._find_pool()
+        if base is None:
+            return None
+        if self._request is None:
+            self._request = variant_request(self.tag, checked_changes(self._base.spec, self._changes))
+        request = self._request
+        return base if request is None else base.app.pool(request.tag, request)
+
+    def _representation(self) -> str:
+        return self._how
+
+    @property
+    def object_id(self) -> str:
+        return self._base.object_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Variant._of, (self._base, self._changes, self._how)
+
+
+def checked_changes(spec: FunctionSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changed options as a pool is opened with them: possible ones, secrets found. Warns of those that have no effect.
+
+    Raises:
+        InvalidError: a request is impossible.
+        NotFoundError: a secret does not exist.
+    """
+    from raymodal.app import warn_of_what_is_missing
+    from raymodal.secret import resolve
+
+    found = dict(changes)
+    if not found:
+        return found
+    changed = spec.model_copy(update=found)
+    check_resources(changed)
+    if "secrets" in found:
+        found["secrets"] = literal_secrets(changed.secrets, resolve)
+    if here() is None:
+        warn_of_what_is_missing([changed], stacklevel=7)
+    return found
 
 
 def _refuses_calls(spec: FunctionSpec) -> bool:

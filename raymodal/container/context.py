@@ -26,7 +26,7 @@ class ContainerContext:
         app_id: `ap-...` of the running app.
         app_name: its name or description.
         container_id: `ta-...`.
-        tag: of the function that this container runs; for a class `Name.*`, whatever the object's arguments.
+        tag: of the function that this container runs, whatever its options; for a class `Name.*`, whatever the object's arguments.
         image_key: of the function's image, so that `image.imports()` knows whether it is inside its own.
         app: gives the `PoolClient` of any function of the same app, so that handles are live.
     """
@@ -109,7 +109,7 @@ _context: ContainerContext | None = None
 
 def context_for(plan: ContainerPlan, app: Any) -> ContainerContext:
     """The context of a container that is told `plan` and calls others through `app`."""
-    tag = plan.spec.tag if plan.cls is None else plan.cls.service.tag
+    tag = plan.spec.tag if plan.request is None else plan.request.base
     image_key = plan.spec.image.key if plan.spec.image is not None else None
     return ContainerContext(plan.app_id, plan.app_name, plan.container_id, tag, app, image_key)
 

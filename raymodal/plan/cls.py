@@ -1,4 +1,4 @@
-"""From a class, arguments and options to one pool: which arguments are right, how they travel, what the pool is called. Pure.
+"""From a class or function, arguments and options to one pool: which arguments are right, how they travel, what the pool is called. Pure.
 
 Pools are told apart by their tags, so equal arguments must give equal tags in every process: plain values are written out as Python literals, whose text is
 the same everywhere. What is not plain (only constructors of older programs take that) is pickled, and then shares a pool only where its pickle is the same.
@@ -14,7 +14,6 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raymodal import wire
 from raymodal.exception import InvalidError
 from raymodal.plan.pool import PoolRequest
 from raymodal.spec.cls import ClsSpec, ParameterSpec
@@ -97,6 +96,8 @@ def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     both = (args, dict(sorted(kwargs.items())))
     if _is_plain(both):
         return _LITERAL + repr(both).encode("utf-8", "surrogatepass")
+    from raymodal import wire  # late: it imports cloudpickle, which a program that only declares does not need
+
     return _PICKLED + wire.dumps(both)
 
 
@@ -153,6 +154,14 @@ def pool_request(
     if changes or not is_short:
         tag += f"#{digest.hexdigest()[:10]}"
     return PoolRequest(tag, spec.service.tag, arguments, dict(changes))
+
+
+def variant_request(tag: str, changes: Mapping[str, Any]) -> PoolRequest | None:
+    """Which pool serves a function with changed options; None for the function's own."""
+    if not changes:
+        return None
+    digest = hashlib.sha256(_canonical(changes)).hexdigest()
+    return PoolRequest(f"{tag}#{digest[:10]}", tag, None, dict(changes))
 
 
 def _canonical(changes: Mapping[str, Any]) -> bytes:

@@ -24,6 +24,16 @@ def note(log: str, text: str) -> None:
             file.write(text + "\n")
 
 
+def await_file(path: str, seconds: float = 20.0) -> bool:
+    """Wait for a file; short sleeps, so that interrupts get through."""
+    until = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 class Base:
     """What the classes below have in common; not decorated itself."""
 
@@ -204,6 +214,16 @@ with warnings.catch_warnings():
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Whatever the test wants to happen in a container."""
     return function(*args, **kwargs)
+
+
+class Outer:
+    """Only a scope."""
+
+    @app.cls(max_containers=1)
+    class Inner:
+        @modal.method()
+        def name(self) -> str:
+            return type(self).__qualname__
 
 
 @app.function(max_containers=1)

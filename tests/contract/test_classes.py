@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -83,6 +85,7 @@ class TestCalls:
         """`self.m.local()` runs in place; what is not decorated is plain Python."""
         assert classes.Model(name="n", count=3).within.remote(4) == (12, "helps n", 6)
         assert classes.Mixed().plus.remote(1) == 2
+        assert classes.Outer.Inner().name.remote() == "Outer.Inner"
 
     def test_calls_from_inside(self, classes: Classes) -> None:
         """`self.m.remote()` goes to the object's own pool, `Model(...)` in a method to another one."""
@@ -211,6 +214,27 @@ class TestVariants:
         assert classes.Model.with_options(timeout=50)(name="v").who.remote() == found[1]
         assert classes.Model.with_options(retries=1).with_options(timeout=50)(name="v").who.remote() == found[2]
 
+    def test_of_methods(self, classes: Classes) -> None:
+        """A method's variant is the same method of the object's variant."""
+        varied = classes.Model(name="v").who.with_options(timeout=50).with_options(retries=1)
+
+        assert varied.remote() == classes.Model.with_options(timeout=50, retries=1)(name="v").who.remote()
+        with pytest.raises(InvalidError, match=r"write Model\.with_options"):
+            pickle.loads(pickle.dumps(classes.Model().who)).with_options(timeout=50)
+
+    def test_of_functions(self, classes: Classes) -> None:
+        """They have containers of their own as well, and may be called from a container."""
+        call = classes.call
+        short = call.with_options(timeout=1)
+
+        assert repr(short) == "Function(call).with_options(...)"
+        assert short.local(abs, -1) == short.remote(abs, -1) == call.remote(short.remote, abs, -1) == 1
+        assert list(short.map([abs, len], [-1, "abc"])) == [1, 3]
+        assert short.spawn(abs, -2).get() == 2
+        with pytest.raises(FunctionTimeoutError, match=r"'call#.*timeout=1 s"):
+            short.remote(classes.await_file, "/nowhere")
+        assert call.remote(classes.await_file, "/nowhere", 1.2) is False
+
     def test_options_are_carried_out(self, classes: Classes) -> None:
         """A time limit, and retries, of the variant only."""
         relaxed = classes.Limited.with_options(timeout=20)
@@ -225,6 +249,7 @@ class TestVariants:
 
         assert [with_env().env.remote(name) for name in ("OF_ENV", "OF_SECRET")] == ["e", "s"]
         assert classes.Mixed().env.remote("OF_ENV") is None
+        assert classes.call.with_options(env={"OF_ENV": "f"}).remote(os.getenv, "OF_ENV") == "f"
 
     def test_concurrency_and_batching(self, classes: Classes) -> None:
         """Concurrency is accepted with a warning; batches are refused, as a body for lists would compute something else."""

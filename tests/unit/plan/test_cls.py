@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymodal.exception import InvalidError
-from raymodal.plan.cls import MAX_SHOWN, bind_parameters, decode_arguments, encode_arguments, pool_request
+from raymodal.plan.cls import (
+    MAX_SHOWN,
+    bind_parameters,
+    decode_arguments,
+    encode_arguments,
+    pool_request,
+    variant_request,
+)
 from raymodal.plan.pool import FunctionFacts, PoolRequest
 from raymodal.spec.cls import ClsSpec, ParameterSpec
 from raymodal.spec.function import FunctionSpec, RetryPolicy
@@ -134,6 +141,17 @@ class TestTags:
         assert found == {
             tag(cls(has_own_init=True), {"a": 1, "b": b"x"}, "y" * 99, _changes={"env": {"A": "1"}}) + "\n"
         }
+
+    def test_functions(self) -> None:
+        """A variant of a function has a pool of its own too."""
+        one, other = variant_request("f", {"timeout_s": 5}), variant_request("f", {"timeout_s": 6})
+
+        assert variant_request("f", {}) is None
+        assert one is not None
+        assert other is not None
+        assert one.tag.startswith("f#")
+        assert one.tag != other.tag
+        assert (one.base, one.arguments, one.changes) == ("f", None, {"timeout_s": 5})
 
 
 PLAIN = st.recursive(

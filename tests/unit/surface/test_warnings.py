@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -52,7 +53,6 @@ def run(app: modal.App) -> list[str]:
         ("block_network", {"block_network": True}),
         ("restrict_modal_access", {"restrict_modal_access": True}),
         ("i6pn", {"i6pn": True}),
-        ("enable_memory_snapshot", {"enable_memory_snapshot": True}),
         ("single_use_containers", {"single_use_containers": True}),
         ("experimental_options", {"experimental_options": {"a": 1}}),
         ("_experimental_restrict_output", {"_experimental_restrict_output": True}),
@@ -67,6 +67,28 @@ def test_once(engine: FakeEngine, key: str, params: dict[str, Any]) -> None:
     assert _warn.WARNINGS[key] in message
     assert "plain" in message
     assert start(**params) == []
+
+
+def test_snapshots() -> None:
+    """Said by the engine, which alone knows whether its nodes take any."""
+    with pytest.warns(UserWarning, match="'f', 'g'") as caught:
+        _warn.warn_no_snapshots(["f", "g"])
+
+    assert _warn.WARNINGS["enable_memory_snapshot"] in str(caught[0].message)
+
+
+def test_variants(engine: FakeEngine) -> None:
+    """What only a variant asks for is said as it is first used."""
+    app = modal.App("x")
+    function = app.function()(plain)
+    cls = app.cls()(made(m=modal.method()(lambda self: 1)))
+    with app.run():
+        for handle in (function.with_options(region="eu"), cls.with_options(cloud="aws")().m):
+            with pytest.warns(UserWarning) as caught, contextlib.suppress(AttributeError, KeyError):
+                handle.remote()  # the engine here knows no variants
+            assert len(caught) == 1
+
+    assert [key in _warn._said for key in ("region", "cloud", "proxy")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
