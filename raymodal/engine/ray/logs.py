@@ -10,7 +10,10 @@ a full pipe makes the writer wait instead of losing lines, and the end of a stre
 *Ray's channel* otherwise: log files, Ray's log monitor on each node, publication by the GCS, a handler in the driver.
 Measured on Ray 2.60 it loses nothing and lags by 40-100 ms, but it publishes a line in two pieces where it happens to
 read in the middle of one, and it mixes the order of stdout and stderr. A container without pipes therefore writes
-whole lines only.
+whole lines only. Both ways, measured (Ray 2.60, two cores), Ray's channel first: print to driver, median and worst, 37-52
+and 103 ms against 0.15 and 0.23 ms; 20 MB by `print`, 1.5 s and 154 lines split in two against 0.93 s and none; of 400
+lines on both streams 12 out of order against 0; lines printed just before `os._exit` or SIGKILL, all, up to 0.1 s late,
+against all, there when the death is known.
 
 Never here: prefixes, colours, de-duplication (all three are Ray's), and any decision about what a line means.
 """

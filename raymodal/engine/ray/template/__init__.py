@@ -15,6 +15,12 @@ Three rules keep it safe:
 - **The template stays a template.** It never connects to anything, checks that it has one thread before each fork, and
   ends with its raylet, taking what is left of its children along.
 
+The launcher is compiled and runs without `site`: 10 ms. The template holds a lock from before its first import, so that
+"booting" and "dead" are told apart without a pid: a launcher that finds it free starts another one (five times, then the
+node does without), and kills one that does not answer. What a forked worker shares with a plain one (signals, groups,
+limits, OOM score, arguments, path, environment), and what must differ (all that is random or unique), is compared by
+`tests/ray/test_template.py`. `gc.freeze` keeps the collector off the shared pages.
+
 All state is a private folder per raylet, `<session>/template-<pid>/`: the socket `s`, the lock that the template holds
 while it lives (`lock`), a line for each start (`starts`), and the reason why this node does without (`refused`).
 """

@@ -4,6 +4,11 @@ The first container of a function with `enable_memory_snapshot=True` starts as a
 *builder*, which does what the container did (`container.snapshot.take`), looks whether its state can be copied (`problem_of`), and then serves forks itself.
 Later containers name it in their runtime environment (`VARIABLE`), and the launcher goes there first. A container whose snapshot does not exist (yet) is
 forked from the node's template, so nothing ever waits for one.
+
+A fork copies memory and little else. Threads do not come along (OpenBLAS's are fine, since they end before a fork: a trial fork shows it), and children,
+sockets, pipes, devices and files being written would be shared: where one is found no snapshot is made, and one line says why. The same if memory is short, or
+if the first phase fails without a connection. GPUs are hidden meanwhile, as before Modal's CPU snapshots. In the copy, files being read are opened again, and
+numpy's and torch's generators get new seeds.
 """
 
 from __future__ import annotations
