@@ -222,7 +222,10 @@ class AppRun:
     def _swallows(self, kind: type[BaseException] | None) -> bool:
         # As in Modal: Ctrl-C in the body ends the app and the block in good order.
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            print(f"App {self._app.description!r} was interrupted and has been stopped.", file=sys.stderr)
+            from raymodal import output
+
+            if output.current() is None:  # else it has been said
+                print(f"App {self._app.description!r} was interrupted and has been stopped.", file=sys.stderr)
             return True
         return False
 
