@@ -17,7 +17,7 @@ so a failure of any kind falls back to a plain `ray.init`.
     attach, auth                   connecting to one that runs; its token, put back afterwards
     kept, record, keeper, keep     the one that `raymodal cluster up` keeps
     look, ray_start                `raymodal cluster status`; `raymodal cluster node`
-    bytecode, fill                 compiled modules
+    bytecode, fill, late           compiled modules; modules that Ray need not load
     ending, quiet                  leaving nothing behind; Ray's chatter, handlers and variables
 """
 
@@ -29,7 +29,7 @@ import threading
 from typing import Any
 
 from raymodal.config import Settings
-from raymodal.engine.ray.cluster import bytecode, kept
+from raymodal.engine.ray.cluster import bytecode, kept, late
 from raymodal.engine.ray.cluster.attach import attach, attach_kept
 from raymodal.engine.ray.cluster.connection import Cluster, Connection, gcs_address, is_initialized, on_lasting_thread
 from raymodal.engine.ray.cluster.own import start_own
@@ -71,7 +71,7 @@ def connect(settings: Settings, *, log_monitor: bool = False, **ray_kwargs: Any)
             _connection = Connection(cluster, close=lambda: None)
             return cluster
         # Both before the first connection, so that Python runs our exit before Ray's own.
-        with bytecode.for_driver(settings.home):
+        with bytecode.for_driver(settings.home), late.left_out():
             import ray  # noqa: F401
         if not _atexit_registered:
             atexit.register(shutdown)
@@ -100,6 +100,11 @@ def end_soon() -> None:
 
 
 def _open(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any]) -> Connection:
+    with late.left_out():  # connecting imports more of Ray
+        return _open_one(settings, log_monitor, ray_kwargs)
+
+
+def _open_one(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any]) -> Connection:
     address = settings.address or settings.ray_address
     if address is None or address != "local":
         record, note = kept.find(settings.home)

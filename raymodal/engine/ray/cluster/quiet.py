@@ -110,4 +110,4 @@ def leave_ray() -> None:
     atexit.unregister(ray.shutdown)
     aside = threading.Thread(target=shut_ray_down, name="raymodal-leaving", daemon=True)
     aside.start()
-    aside.join(0.05)
+    aside.join(0.03)
