@@ -115,6 +115,8 @@ class Lifecycle:
 
     def _run(self, hook: HookSpec) -> None:
         raw_f = getattr(self._user_cls, hook.name) if hook.is_dunder else find_decorated(self._user_cls, hook.name)
+        if raw_f is None:
+            self._missing(hook.name)()
         bound = bind(raw_f, self._instance)
         # A hook in the form of a context manager's: there is never an exception to tell it of.
         nothing = (None,) * 3 if hook.kind == "exit" and takes_arguments(bound) else ()

@@ -569,9 +569,11 @@ class ControllerService:
     def _tell_counts(self) -> None:
         if self._driver is None:
             return
-        for tag in self._fleet.pools:
-            stats = self._fleet.stats(tag)
-            counts = (stats.starting, stats.busy + stats.idle)
+        for tag, pool in self._fleet.pools.items():
+            counts = (0, 0)
+            if not pool.is_asleep:
+                stats = self._fleet.stats(tag)
+                counts = (stats.starting, stats.busy + stats.idle)
             if self._counts.get(tag, (0, 0)) != counts:
                 self._counts[tag] = counts
                 self._tell(self._driver, "note", "containers", tag, *counts)
