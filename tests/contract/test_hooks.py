@@ -143,6 +143,36 @@ def test_enter_ends_its_process(engine: Any, run_app: RunApp, tmp_path: Path) ->
     assert lines(tmp_path / "log") == ["load"] * 3
 
 
+def test_containers_kept_from_the_start(engine: Any, run_app: RunApp, tmp_path: Path) -> None:
+    """`min_containers` of a class starts them with the app; of one with parameters, for every object that is used."""
+    app, plain, log = modal.App("kept"), str(tmp_path / "plain"), str(tmp_path / "log")
+
+    @app.cls(serialized=True, min_containers=1, max_containers=1)
+    class Plain:
+        @modal.enter()
+        def load(self) -> None:
+            note(plain, "entered")
+
+    class WithParameter:
+        __annotations__ = {"name": str}  # as written without the future's annotations
+        name = modal.parameter(default="default")
+
+        @modal.enter()
+        def load(self) -> None:
+            note(log, self.name)
+
+        @modal.method()
+        def run(self) -> None:
+            pass
+
+    kept = app.cls(serialized=True, min_containers=1, max_containers=1)(WithParameter)
+    run_app(app)
+
+    assert await_file(plain)
+    kept(name="used").run.remote()
+    assert lines(tmp_path / "log") == ["used"]
+
+
 def test_exit_when_the_app_stops(engine: Any, tmp_path: Path) -> None:
     """All of them, in order, whatever one raises, after what runs was cancelled; not where nothing was entered."""
     app = modal.App("stops")
