@@ -23,7 +23,7 @@ def pack(root: str) -> bytes:
     """A zip of the Python files below `root`; hidden folders, environments and caches are left out, and so is what exceeds the limits."""
     buffer = io.BytesIO()
     total = 0
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for count, path in enumerate(_python_files(Path(root))):
             total += path.stat().st_size
             if count >= MAX_FILES or total > MAX_BYTES:

@@ -95,7 +95,7 @@ class RayEngine:
         address = self._follow_output()
         now = settings()
         wire.set_read_only(now.read_only_arrays)
-        placer = Placer(tuple(self.cluster.nodes()), self.cluster.is_own, ignore_gpu=now.gpu == "ignore")
+        placer = Placer(tuple(self.cluster.nodes()), self.cluster.is_local, ignore_gpu=now.gpu == "ignore")
         setups, options, misfits, notes = _plan_pools(plan, placer, output_address=address)
         if not any(node.get("Labels", {}).get(FORKED_LABEL) for node in ray.nodes()):
             warn_no_snapshots([tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot])
@@ -103,7 +103,7 @@ class RayEngine:
         # Nodes of a cluster that others started need not have the program's files.
         archive = (
             []
-            if self.cluster.is_own or not plan.source_root
+            if self.cluster.is_local or not plan.source_root
             else [ray.put(await asyncio.to_thread(pack, plan.source_root))]
         )
         controller = (

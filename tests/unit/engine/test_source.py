@@ -1,0 +1,27 @@
+"""A program's modules as one archive."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raymodal.engine.source import pack, unpack
+
+
+def test_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python files in folders; hidden folders, environments and other files stay; a date that zip cannot hold does no harm."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there"))
+    (tmp_path / "there").mkdir()
+    root = tmp_path / "here"
+    for name in ("a.py", "package/b.py", ".hidden/c.py", "env/d.py", "env/pyvenv.cfg", "data.bin"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}")
+    os.utime(root / "a.py", (0, 0))  # zip begins in 1980
+
+    found = Path(unpack(pack(str(root))))
+
+    assert sorted(str(p.relative_to(found)) for p in found.rglob("*.py")) == ["a.py", "package/b.py"]
+    assert (found / "a.py").read_text() == "# a.py"
