@@ -17,7 +17,7 @@ import raymodal as modal
 from raymodal import config, output
 from raymodal.engine import current
 from raymodal.engine.ray.template import node
-from tests.ray.processes import is_alive, wait_until
+from tests.ray.processes import wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -44,22 +44,25 @@ def forked_from_snapshots(engine: Any) -> int:
     return sum(starts.snapshots for starts in node.starts_of(engine.cluster.session_dir).values())
 
 
-def new_container(call: Callable[[], Any], pid_of: Callable[[Any], int], seen: set[int]) -> Any:
-    """The answer of a container that has not answered yet; idle ones go after their window of two seconds."""
+def wait_here(folder: str) -> None:
+    """In a container: say that it runs, and stay until told."""
+    Path(folder, str(os.getpid())).touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.01)
 
-    answers: list[Any] = []
 
-    def ask() -> bool:
-        answer = call()
-        if pid_of(answer) in seen:
-            time.sleep(2.2)
-            return False
-        seen.add(pid_of(answer))
-        answers.append(answer)
-        return True
-
-    wait_until(ask)
-    return answers[0]
+def one_after_the_other(
+    method: Any, folder: Path, count: int, between: Callable[[], Any] = lambda: None, **arguments: Any
+) -> list[Any]:
+    """What containers answer of which each has been started while those before it were busy."""
+    folder.mkdir()
+    calls = []
+    for n in range(count):
+        calls.append(method.spawn(str(folder), **arguments))
+        wait_until(lambda n=n: len(os.listdir(folder)) == n + 1)
+        between()
+    (folder / "go").touch()
+    return [call.get(timeout=60) for call in calls]
 
 
 def test_a_class_with_numpy_and_a_table(engine: Any) -> None:
@@ -166,10 +169,13 @@ def test_a_function_and_its_module(engine: Any, tmp_path: Path, monkeypatch: pyt
             app = modal.App("snapshot-function")
 
             @app.function(
-                enable_memory_snapshot=True, max_containers=1, scaledown_window=2,
+                enable_memory_snapshot=True, max_containers=3, cpu=0.1,
                 secrets=[modal.Secret.from_dict({"COLOUR": "blue"})],
             )
-            def f(x):
+            def f(folder):
+                from tests.ray.test_snapshot import wait_here
+
+                wait_here(folder)
                 return os.getpid(), imported_in, colour, os.environ["COLOUR"], len(text.read()), modal.is_local()
 
             @app.function(max_containers=1)
@@ -181,15 +187,13 @@ def test_a_function_and_its_module(engine: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(str(tmp_path))
     import imports_much as user
 
-    seen: set[int] = set()
     before = forked_from_snapshots(engine)
     with user.app.run():
-        for round_ in range(3):
-            pid, imported_in, *rest = new_container(lambda: user.f.remote(1), lambda answer: answer[0], seen)
-            assert rest == ["blue", "blue", len((tmp_path / "imports_much.py").read_text()), False]
-            assert (imported_in == pid) == (round_ == 0)
-            wait_until(lambda: snapshots_alive(engine))
+        found = one_after_the_other(user.f, tmp_path / "run", 3, lambda: wait_until(lambda: snapshots_alive(engine)))
         assert user.plain.remote(1)[0] == user.plain.remote(1)[1]
+    for pid, imported_in, *rest in found:
+        assert rest == ["blue", "blue", len((tmp_path / "imports_much.py").read_text()), False]
+        assert (imported_in == pid) == (pid == found[0][0])
     assert forked_from_snapshots(engine) == before + 2
 
 
@@ -212,16 +216,16 @@ HOLDS = {
 
 
 @pytest.mark.parametrize("what", HOLDS)
-def test_what_cannot_be_copied(engine: Any, what: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_copied(engine: Any, what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No snapshot then, one line that says why, and every container starts the plain way."""
     code, reason = HOLDS[what]
     app = modal.App("snapshot-refused")
 
-    @app.function(serialized=True, max_containers=1)
+    @app.function(serialized=True, max_containers=1, cpu=0.1)
     def g(x: int) -> int:
         return x
 
-    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=1, scaledown_window=2)
+    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=2, cpu=0.1)
     class Holder:
         @modal.enter(snap=True)
         def load(self) -> None:
@@ -229,60 +233,74 @@ def test_what_cannot_be_copied(engine: Any, what: str, capfd: pytest.CaptureFixt
             self.made_in = os.getpid()
 
         @modal.method()
-        def where(self) -> tuple[int, int]:
+        def where(self, folder: str) -> tuple[int, int]:
+            wait_here(folder)
             return os.getpid(), self.made_in
 
     said: list[str] = []
+
+    def told() -> bool:
+        captured = capfd.readouterr()
+        said.append(captured.out + captured.err)
+        return "without a memory snapshot" in "".join(said)
+
     with output.enable_output(), app.run():
-        seen: set[int] = set()
-        for _ in range(2):
-            pid, made_in = new_container(Holder().where.remote, lambda answer: answer[0], seen)
+        for pid, made_in in one_after_the_other(Holder().where, tmp_path / "run", 2, lambda: wait_until(told)):
             assert pid == made_in
-
-            def told() -> bool:
-                captured = capfd.readouterr()
-                said.append(captured.out + captured.err)
-                return "without a memory snapshot" in "".join(said)
-
-            wait_until(told)
     text = "".join(said) + "".join(capfd.readouterr())
     assert text.count("without a memory snapshot") == 1, text
     assert reason in text
     assert "'Holder' starts" in text
 
 
-def test_a_snapshot_that_is_killed(engine: Any) -> None:
+def test_a_snapshot_that_is_killed(engine: Any, tmp_path: Path) -> None:
     """Containers go on, and later ones start the plain way."""
     app = modal.App("snapshot-killed")
+    killed: list[int] = []
 
-    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=1, scaledown_window=2)
+    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=3, cpu=0.1)
     class Model:
         @modal.enter(snap=True)
         def load(self) -> None:
             self.made_in = os.getpid()
 
         @modal.method()
-        def where(self) -> tuple[int, int]:
+        def where(self, folder: str) -> tuple[int, int]:
+            wait_here(folder)
             return os.getpid(), self.made_in
 
-    with app.run():
-        seen: set[int] = set()
-        new_container(Model().where.remote, lambda answer: answer[0], seen)
+    def after_the_second() -> None:
         wait_until(lambda: snapshots_alive(engine))
-        pid, snapshot = new_container(Model().where.remote, lambda answer: answer[0], seen)
-        assert pid != snapshot
-        os.kill(snapshot, signal.SIGKILL)
-        assert Model().where.remote() == (pid, snapshot)
-        pid, made_in = new_container(Model().where.remote, lambda answer: answer[0], seen)
-        assert pid == made_in
-    wait_until(lambda: not is_alive(snapshot))
+        if len(os.listdir(tmp_path / "run")) == 2:
+            killed.extend(snapshot_pids(engine))
+            os.kill(killed[0], signal.SIGKILL)
+            wait_until(lambda: not snapshots_alive(engine))
+
+    with app.run():
+        calls = one_after_the_other(Model().where, tmp_path / "run", 3, lambda: None if killed else after_the_second())
+    (first, made_first), (second, made_second), (third, made_third) = calls
+    assert (made_first, made_third) == (first, third)
+    assert made_second == killed[0] != second
 
 
-def test_objects_with_arguments_have_their_own(engine: Any) -> None:
+def snapshot_pids(engine: Any) -> list[int]:
+    """The processes that hold the snapshots."""
+    found = []
+    for folder in snapshots_alive(engine):
+        with socket.socket(socket.AF_UNIX) as connection:
+            there = os.open(folder, os.O_RDONLY)
+            connection.connect(f"/proc/self/fd/{there}/s")
+            os.close(there)
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            found.append(int.from_bytes(peer[:4], sys.byteorder))
+    return found
+
+
+def test_objects_with_arguments_have_their_own(engine: Any, tmp_path: Path) -> None:
     """A snapshot for each set of parameters."""
     app = modal.App("snapshot-parameters")
 
-    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=1, scaledown_window=2)
+    @app.cls(serialized=True, enable_memory_snapshot=True, max_containers=2, cpu=0.1)
     class Model:
         size: int = modal.parameter()
 
@@ -291,17 +309,20 @@ def test_objects_with_arguments_have_their_own(engine: Any) -> None:
             self.made_in, self.table = os.getpid(), list(range(self.size))
 
         @modal.method()
-        def where(self) -> tuple[int, int, int]:
+        def where(self, folder: str) -> tuple[int, int, int]:
+            wait_here(folder)
             return os.getpid(), self.made_in, len(self.table)
 
     with app.run():
-        seen: set[int] = set()
-        for round_ in range(2):
-            for size in (3, 5):
-                pid, made_in, length = new_container(Model(size=size).where.remote, lambda answer: answer[0], seen)
-                assert length == size
-                assert (pid == made_in) == (round_ == 0)
-            wait_until(lambda: len(snapshots_alive(engine)) == 2)
+        for taken, size in enumerate((3, 5), start=1):
+            found = one_after_the_other(
+                Model(size=size).where,
+                tmp_path / str(size),
+                2,
+                lambda taken=taken: wait_until(lambda: len(snapshots_alive(engine)) == taken),
+            )
+            assert [length for _, _, length in found] == [size, size]
+            assert [pid == made_in for pid, made_in, _ in found] == [True, False]
 
 
 def test_a_loop_of_threads_is_seen_in_a_plain_process(tmp_path: Path) -> None:
