@@ -625,8 +625,8 @@ class ControllerService:
                 Failure(
                     wire.START,
                     None,
-                    f"Function {process.tag!r}: the container was not ready after {limit:g} s, so it was killed: imports and enter hooks had not ended. "
-                    "Give them longer with startup_timeout=, or see what they wait for.",
+                    f"Function {process.tag!r}: the container was not ready after startup_timeout={limit:g} s, so it was killed: imports and enter hooks had not ended. "
+                    "Give them longer (where it is not given, startup_timeout= is timeout=), or see what they wait for.",
                     where=container_id,
                 ),
                 by_user=True,

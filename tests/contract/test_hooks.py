@@ -114,7 +114,7 @@ def test_enter_takes_too_long(engine: Any, run_app: RunApp, tmp_path: Path) -> N
             return "ran"
 
     run_app(app)
-    with pytest.raises(RemoteError, match=r"'Slow\.\*'.*not ready after 1 s.*startup_timeout="):
+    with pytest.raises(RemoteError, match=r"'Slow\.\*'.*not ready after startup_timeout=1 s"):
         Slow().run.remote()
     Path(go).touch()
 
