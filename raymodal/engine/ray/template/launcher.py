@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ANSWER_S = 3.0
-"""How long a template may take to fork before it counts as hung."""
+"""How long a template may take to fork before it counts as hung, if it does not run meanwhile."""
+STARVED_S = 20.0
+"""The same for one that runs or waits for a disk: the machine is busy."""
 BOOT_S = 15.0
 """How long to wait for a template that is still importing."""
 MAX_BOOTS = 5
@@ -133,8 +135,14 @@ def ask(folder: str, arguments: list[str], environment: dict[bytes, bytes], snap
         connection.sendmsg([len(request).to_bytes(8, "big")], [(SOL_SOCKET, SCM_RIGHTS, fds)])
         connection.sendall(request)
         answer = b""
+        asked_at = time.monotonic()
         while not answer.endswith(b"\n"):
-            part = connection.recv(1024)
+            try:
+                part = connection.recv(1024)
+            except TimeoutError:
+                if time.monotonic() > asked_at + STARVED_S or not _is_busy(peer_pid):
+                    raise
+                continue
             if not part:
                 raise Refused(answer.decode() or "the template ended")
             answer += part
@@ -250,6 +258,15 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _is_busy(pid: int) -> bool:
+    """Whether a process runs, or waits for a core or a disk; one that sleeps or was stopped does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"R", b"D")
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:
