@@ -235,6 +235,20 @@ def writable(buffers: Sequence[Any]) -> list[Any]:
     return [bytearray(b) for b in buffers]
 
 
+def encode_messages(messages: Sequence[tuple[int, str, tuple[Any, ...], int]]) -> bytes:
+    """Several messages, to or from a container that runs several inputs at once, as one.
+
+    Args:
+        messages: (number, method, arguments, how many of the buffers beside the bytes are its own).
+    """
+    return pickle.dumps(messages, 5)
+
+
+def decode_messages(blob: bytes) -> Sequence[tuple[int, str, tuple[Any, ...], int]]:
+    messages: Sequence[tuple[int, str, tuple[Any, ...], int]] = pickle.loads(blob)
+    return messages
+
+
 # --- outcomes ---------------------------------------------------------------------------------------------------------------------------------
 
 USER, TIMEOUT, CANCELLED, START, LOST, UNPICKLABLE, BAD_INPUT = (

@@ -28,6 +28,7 @@ class ContainerContext:
         container_id: `ta-...`.
         tag: of the function that this container runs, whatever its options; for a class `Name.*`, whatever the object's arguments.
         image_key: of the function's image, so that `image.imports()` knows whether it is inside its own.
+        lanes: says how many inputs the container runs at once, and changes it; None where it is always one.
         app: gives the `PoolClient` of any function of the same app, so that handles are live.
     """
 
@@ -37,6 +38,7 @@ class ContainerContext:
     tag: str
     app: Any = None
     image_key: str | None = None
+    lanes: Any = None
 
     def pool(self, tag: str) -> PoolClient:
         pool: PoolClient = self.app.pool(tag)

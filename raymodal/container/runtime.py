@@ -65,6 +65,9 @@ class Uplink(Protocol):
     def end_process(self, code: int) -> None:
         """End the container without asking user code."""
 
+    def retire(self, reason: str) -> None:
+        """Have this container end once its neighbours' inputs have: it takes no more."""
+
 
 class _Blob:
     """A result that is encoded already; raw ones are immutable primitives."""
@@ -700,6 +703,16 @@ class Runtime:
         bundle = self.current
         if bundle is not None:
             self.cancel(*bundle.key, text)
+
+    def cancel_sender(self, sender: str, text: str) -> None:
+        """Cancel what runs for a caller that is gone. Side thread."""
+        bundle = self.current
+        if bundle is not None and bundle.key[0] == sender:
+            self.cancel(*bundle.key, text)
+
+    def exchange(self, sender: str, blob: bytes, *buffers: Any) -> bytes | list[Any]:
+        """Take in a caller's messages and bring back outcomes: only where several inputs run at once."""
+        raise NotImplementedError
 
     def _interrupt(self, want: _Want) -> None:
         self._want = want

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from raymodal.container.context import context_for, set_current
+from raymodal.container.kinds import runtime_for
 from raymodal.container.loader import free_threads, prepare_process
 from raymodal.container.runtime import Runtime, Uplink
 from raymodal.exception import ExecutionError
@@ -50,6 +51,9 @@ class _NoUplink:
     def end_process(self, code: int) -> None:
         raise AssertionError
 
+    def retire(self, reason: str) -> None:
+        raise AssertionError
+
 
 def take(plan: ContainerPlan) -> None:
     """Do the first phase of this container's start.
@@ -67,7 +71,7 @@ def take(plan: ContainerPlan) -> None:
     later = _Later()
     set_current(context_for(plan, later))
     set_engine(later)
-    runtime = Runtime(plan, _NoUplink())
+    runtime = runtime_for(plan, _NoUplink())
     _is_taking = True
     try:
         runtime.load()

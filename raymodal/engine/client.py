@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from raymodal import wire
 from raymodal._dual import io_loop
-from raymodal.engine.protocol import Gone, Link
+from raymodal.engine.channel import Channel
+from raymodal.engine.protocol import Gone, Link, OnDone
 from raymodal.exception import ClientClosed, ExecutionError, InternalError, InternalFailure
 from raymodal.plan.pool import ClientOptions, FunctionFacts, PoolRequest
 
@@ -36,6 +37,7 @@ class Slot:
 
     __slots__ = (
         "asked_back",
+        "channel",
         "container",
         "container_id",
         "epoch",
@@ -46,16 +48,24 @@ class Slot:
         "revoked",
     )
 
-    def __init__(self, lease_id: int, container_id: str, container: Any) -> None:
+    def __init__(self, lease_id: int, container_id: str, container: Any, channel: Channel | None = None) -> None:
         self.lease_id = lease_id
         self.container_id = container_id
         self.container = container
+        self.channel = channel  # where several slots of one container are reached together
         self.epoch = 0
         self.inflight: dict[int, float] = {}  # wire bundle id -> when it became the first in line
         self.idle_since = _monotonic()
         self.asked_back = False
         self.revoked = False
         self.gone = False
+
+    def submit(self, link: Link, method: str, args: tuple[Any, ...], held: list[Any], on_done: OnDone) -> None:
+        """Call the container. Any thread."""
+        if self.channel is None:
+            link.submit(self.container, method, (*args, *held), on_done)
+        else:
+            self.channel.submit(method, args, held, on_done)
 
 
 class Callee:
@@ -427,6 +437,7 @@ class AppClient:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._runs: weakref.WeakValueDictionary[int, Run] = weakref.WeakValueDictionary()
+        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
         self._local = threading.local()
         self._polling: Any = None
         self._housekeeping = False
@@ -538,13 +549,15 @@ class AppClient:
             kind = event[0]
             if kind == "grant":
                 _, tag, lease_id, container_id, container = event
-                slot = Slot(lease_id, container_id, container)
+                pool = self.pool(tag)
+                channel = self._channel(container_id, container) if pool.facts.is_shared else None
+                slot = Slot(lease_id, container_id, container, channel)
                 early = self.early.pop(lease_id, None)
                 if early == "yield":
                     slot.asked_back = True
                 elif early == "revoke":
                     slot.revoked = True
-                self.pool(tag).granted(slot)
+                pool.granted(slot)
             elif kind == "yield":
                 self.pool(event[1]).asked_back(event[2])
             elif kind == "revoke":
@@ -558,6 +571,13 @@ class AppClient:
                 self._on_note(*event[1:])
             elif kind == "stopped":
                 self.fail_all(ClientClosed(event[1]))
+
+    def _channel(self, container_id: str, container: Any) -> Channel:
+        """The one way from here to this container; its slots and what is in flight keep it. I/O loop."""
+        channel = self._channels.get(container_id)
+        if channel is None:
+            channel = self._channels[container_id] = Channel(self.link, container)
+        return channel
 
     def on_note(self, listener: Any) -> None:
         """`listener(key, *facts)` hears what the controller has to say to people. I/O loop."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raymodal import output, wire
+from raymodal.engine.channel import Channel, GoneShared
 from raymodal.engine.client import PoolClient, Slot
 from raymodal.engine.protocol import Gone
 from raymodal.logic.chunks import BUDGET_S, Sizer
@@ -96,7 +97,8 @@ class Run:
         self._kind = kind
         self._kwargs = kwargs
         self._raw = raw
-        self._one_by_one = one_by_one
+        # A container that runs several inputs at once decides itself which of them run; bundles would tie them together.
+        self._one_by_one = one_by_one or pool.facts.is_shared
         self._method = method
         self._fresh: deque[Any] = deque()
         self._kept: dict[int, Any] = {}  # inputs that may have to be sent again
@@ -104,6 +106,7 @@ class Run:
         self._sent: dict[int, _Sent] = {}
         self._stuck: set[int] = set()  # bundles that were sealed and whose input still runs
         self._parted: dict[int, tuple[float, _Sent]] = {}
+        self._to_flush: set[Channel] = set()
         self._refusal: Failure | None = None
         self._in_flight_bytes = 0
         self._avg_bytes = 0.0
@@ -141,6 +144,8 @@ class Run:
         with self._post_lock:
             # One that was never the first in line has not run, so it is not to blame for a loss.
             was_alone = len(slot.inflight) == 1 and slot.inflight.get(wire_id, 0.0) > 0.0
+            if isinstance(raw, GoneShared):
+                was_alone = raw.was_alone
             slot.inflight.pop(wire_id, None)
             if isinstance(raw, Gone):
                 slot.revoked = slot.gone = True
@@ -183,7 +188,7 @@ class Run:
         if not unsent:
             return 0
         held = len(self._slots)
-        if self.sizer.is_short:
+        if self.sizer.is_short and not self.pool.facts.is_shared:
             # Slots take many inputs in turn: what counts is how many of them the work ahead keeps busy. One whose input overruns is out of use
             # for who knows how long, so the others need slots besides it.
             late = _monotonic() - LATE_S
@@ -238,6 +243,9 @@ class Run:
             self._refused(now)
         for slot in list(self._slots.values()):
             self._fill(slot, now)
+        for channel in self._to_flush:
+            channel.flush()
+        self._to_flush.clear()
         self._settle_demand()
 
     def _fill(self, slot: Slot, now: float) -> None:
@@ -246,6 +254,7 @@ class Run:
             if slot.inflight:
                 if (
                     len(slot.inflight) >= 2
+                    or slot.channel is not None
                     or not self.sizer.may_send_ahead(size)
                     or self._in_flight_bytes > IN_FLIGHT_BYTES
                 ):
@@ -303,10 +312,25 @@ class Run:
         self._in_flight_bytes += n_bytes
         self._sent[wire_id] = _Sent(take, slot, items, n_bytes, head.pipelined or count > 1)
         slot.inflight[wire_id] = now if not slot.inflight else 0.0
-        self.app.link.submit(slot.container, "run", (blob, *held), lambda raw: self.post(("reply", wire_id, raw)))
+
+        def on_done(raw: Any) -> None:
+            self.post(("reply", wire_id, raw))
+
+        if slot.channel is None:
+            self.app.link.submit(slot.container, "run", (blob, *held), on_done)
+            return
+        if take.alone:
+            slot.inflight[wire_id] = 0.0  # its clock runs from when it leaves: it may have to wait for others
+
+        def on_sent() -> None:
+            if wire_id in slot.inflight:
+                slot.inflight[wire_id] = _monotonic()
+
+        slot.channel.submit("run", (blob,), held, on_done, alone=take.alone, on_sent=on_sent, later=True)
+        self._to_flush.add(slot.channel)
 
     def _pipelined(self, count: int) -> bool:
-        return self.sizer.may_send_ahead(count)
+        return self.sizer.may_send_ahead(count) and not self.pool.facts.is_shared
 
     def _items_of(self, take: Take) -> list[Any]:
         count = wire.count_of(take.indices)
@@ -529,7 +553,9 @@ class Run:
         timeout = self.pool.facts.timeout_s
         now = _monotonic()
         # A slot that is found to be held up changes what others are needed for.
-        watch_late = self.sizer.is_short and (self.ledger.queued > 0 or bool(self.hint))
+        watch_late = (
+            self.sizer.is_short and not self.pool.facts.is_shared and (self.ledger.queued > 0 or bool(self.hint))
+        )
         for slot in self._slots.values():
             for since in slot.inflight.values():
                 if since:
@@ -615,7 +641,8 @@ class Run:
         assert take is not None
         self._kept[0] = self._fresh.popleft()
         if lost is not None:
-            verdicts = self.ledger.lost(take.bundle_id, now, was_alone=True)
+            was_alone = not isinstance(lost, GoneShared) or lost.was_alone
+            verdicts = self.ledger.lost(take.bundle_id, now, was_alone=was_alone)
             final = Failure(wire.LOST, None, f"{loss_text(self.ledger.trouble(0))} Last: {lost.text}")
         else:
             assert failure is not None

@@ -23,7 +23,7 @@ from raymodal.exception import ClientClosed, InvalidError, NotFoundError
 from raymodal.logic import fleet as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
 from raymodal.logic.fleet import Fleet, Pool, Status
-from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest
+from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest, lanes_of
 from raymodal.spec.function import FunctionSpec, spec_env
 from raymodal.wire import Failure
 
@@ -43,6 +43,7 @@ def rules_of(spec: FunctionSpec) -> Rules:
         max_containers=spec.max_containers or None,
         buffer_containers=spec.buffer_containers or 0,
         scaledown_window=DEFAULT_SCALEDOWN_S if spec.scaledown_window is None else float(spec.scaledown_window),
+        target_inputs=max(1, min(spec.target_concurrent_inputs or lanes_of(spec), lanes_of(spec))),
     )
 
 
@@ -61,7 +62,7 @@ class PoolSetup:
         return self.plan.cls is not None and self.plan.request is None and self.plan.cls.is_template
 
     def pool(self) -> Pool:
-        return Pool(self.facts.tag, self.rules, self.ask, max_starts=MAX_START_FAILURES)
+        return Pool(self.facts.tag, self.rules, self.ask, slots=self.facts.slots, max_starts=MAX_START_FAILURES)
 
 
 @dataclass(slots=True)
@@ -282,6 +283,11 @@ class ControllerService:
         if process is not None:
             self._host.kill(process.handle)
             self._gone(container_id, why)
+
+    async def retire(self, container_id: str, reason: str) -> None:
+        """A container takes no more: it holds something that cannot be ended. Its neighbours run to their end."""
+        self._run_commands(self._fleet.retire(container_id, reason, self._now()))
+        self._step()
 
     # --- containers
 
@@ -532,6 +538,10 @@ class ControllerService:
                 process.command("cancel_all")
                 grace_s = DRAIN_S if self._has_exit_hooks(process.tag) else STOP_S
                 self._spawn(self._finish(command.container_id, process, command.reason, grace_s))
+            elif isinstance(command, fl.CancelFor):
+                process = self._live.get(command.container_id)
+                if process is not None:
+                    process.command("cancel_sender", command.client_id)
             elif isinstance(command, fl.Refuse):
                 self._tell(command.client_id, "refuse", command.tag, command.failure)
             elif isinstance(command, fl.Note):

@@ -50,7 +50,7 @@ class OneCall:
         )
         head.bundle_id = self._pool.app.next_single()
         slot.inflight[head.bundle_id] = _monotonic()
-        link.submit(slot.container, "run", (wire.encode_bundle(head, (self._blob,)), *self._held), on_done)
+        slot.submit(link, "run", (wire.encode_bundle(head, (self._blob,)),), self._held, on_done)
 
     def wait(self) -> Any:
         """Run it in the calling thread.

@@ -66,13 +66,13 @@ class _Stream:
             wire.EACH_CALL, slot.epoch, self._wire_id, sender, call_id, (0, 1), None, 0.0, False, self._method
         )
         slot.inflight[self._wire_id] = _monotonic()
-        self._submit("open_stream", (wire.encode_bundle(head, (self._blob,)), 1, *self._held))
+        self._submit("open_stream", (wire.encode_bundle(head, (self._blob,)), 1), self._held)
 
-    def _submit(self, method: str, args: tuple[Any, ...]) -> None:
+    def _submit(self, method: str, args: tuple[Any, ...], held: list[Any] | None = None) -> None:
         assert self.slot is not None
         self._pending += 1
         self._since = _monotonic()
-        self._link.submit(self.slot.container, method, args, lambda raw: self._post(("part", raw)))
+        self.slot.submit(self._link, method, args, held or [], lambda raw: self._post(("part", raw)))
 
     @property
     def ended(self) -> bool:
@@ -192,7 +192,7 @@ class _Stream:
             done.append(raw)
             free(raw)
 
-        link.submit(slot.container, "close_stream", (client_id, wire_id), closed)
+        slot.submit(link, "close_stream", (client_id, wire_id), [], closed)
 
         def press() -> None:
             if not done:

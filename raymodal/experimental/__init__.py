@@ -123,13 +123,17 @@ def get_cluster_info() -> ClusterInfo:
 
 def get_local_input_concurrency() -> int:
     """How many inputs this container runs at once."""
-    assert here() is not None, "get_local_input_concurrency() works in a container only"
-    return 1
+    context = here()
+    assert context is not None, "get_local_input_concurrency() works in a container only"
+    return 1 if context.lanes is None else int(context.lanes())
 
 
 def set_local_input_concurrency(concurrency: int) -> None:
-    """Change how many inputs this container runs at once. Comes with input concurrency."""
-    _later.refuse("set_local_input_concurrency", "Input concurrency comes with the next milestone")
+    """Change how many inputs this container runs at once: at least one, at most `max_inputs` of its `@concurrent`."""
+    context = here()
+    assert context is not None, "set_local_input_concurrency() works in a container only"
+    if context.lanes is not None:
+        context.lanes(concurrency)
 
 
 async def _stop_fetching_inputs() -> None:

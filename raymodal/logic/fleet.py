@@ -65,6 +65,14 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelFor:
+    """Cancel what a container runs for one caller that is gone; it runs others' inputs too."""
+
+    container_id: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     client_id: str
     tag: str
@@ -108,7 +116,7 @@ class Note:
     text: str
 
 
-Command = Start | Drain | Kill | Grant | Yield | Revoke | Refuse | Note
+Command = Start | Drain | Kill | CancelFor | Grant | Yield | Revoke | Refuse | Note
 
 
 # --- state -----------------------------------------------------------------------------------------------------------------------------------------
@@ -352,14 +360,39 @@ class Fleet:
         for pool in self.pools.values():
             pool.queue.pop(client_id, None)
         commands: list[Command] = []
+        held_in: dict[str, None] = {}
         for lease in [held for held in self.leases.values() if held.client_id == client_id]:
-            container = self.containers.get(lease.container_id)
+            held_in[lease.container_id] = None
             self._end_lease(lease, now)
-            if container is not None and container.status is Status.READY and not container.leases:
-                # Nobody waits for what may still run there; the certain end is the container's. Until it has ended nobody may be let in.
-                container.status = Status.DRAINING
-                container.since = now
-                commands.append(Kill(container.container_id, f"its caller {client_id} is gone", in_order=True))
+        for container_id in held_in:
+            container = self.containers.get(container_id)
+            if container is None or container.status is not Status.READY:
+                continue
+            if container.leases:
+                commands.append(CancelFor(container_id, client_id))
+                continue
+            # Nobody waits for what may still run there; the certain end is the container's. Until it has ended nobody may be let in.
+            container.status = Status.DRAINING
+            container.since = now
+            commands.append(Kill(container_id, f"its caller {client_id} is gone", in_order=True))
+        return commands
+
+    def retire(self, container_id: str, reason: str, now: float) -> list[Command]:
+        """A container asks to end: it takes no more, and what it runs may end by itself."""
+        container = self.containers.get(container_id)
+        if container is None or container.status is not Status.READY:
+            return []
+        container.status = Status.DRAINING
+        container.since = now
+        commands: list[Command] = []
+        pool = self.pools[container.tag]
+        for lease in list(container.leases.values()):
+            self._end_lease(lease, now)
+            commands.append(Revoke(lease.client_id, pool.tag, lease.lease_id, False))
+            client = self.clients.get(lease.client_id)
+            if client is not None:
+                self._queue_or_not(pool, client, now)
+        commands.append(Drain(container_id, reason))
         return commands
 
     def set_rules(self, tag: str, **changes: object) -> Rules:
@@ -387,6 +420,7 @@ class Fleet:
                 continue
             commands += self._grant(pool, now)
             commands += self._ask_back(pool)
+            commands += self._level(pool)
             load = self._load(pool)
             decision = decide(pool.rules, load, now)
             if pool.decision is None or (decision.target, decision.limited_by) != (
@@ -487,7 +521,9 @@ class Fleet:
         while free and pool.queue:
             # Least served first; among those, who has waited longest (the queue's own order; min is stable).
             client_id = min(pool.queue, key=lambda c: len(pool.held.get(c, ())))
-            container = min(free, key=lambda c: (len(c.leases), -c.idle_since))
+            container = (
+                min(free, key=lambda c: (len(c.leases), -c.idle_since)) if pool.slots == 1 else _roomiest(pool, free)
+            )
             self._next_lease += 1
             lease = Lease(self._next_lease, client_id, container.container_id, now)
             self.leases[lease.lease_id] = lease
@@ -524,6 +560,28 @@ class Fleet:
                     lease.asked_back = True
                     commands.append(Yield(client_id, pool.tag, lease.lease_id))
                     wanted -= 1
+        return commands
+
+    def _level(self, pool: Pool) -> list[Command]:
+        """Ask slots above the target back where another container has room below it: inputs burst there only until it was ready."""
+        if pool.slots == 1:
+            return []
+        target = max(pool.rules.target_inputs, 1)
+        ready = [c for c in pool.containers.values() if c.status is Status.READY and not c.retiring]
+        spare = sum(max(0, target - len(c.leases)) for c in ready)
+        asked = sum(1 for c in ready for lease in c.leases.values() if lease.asked_back)
+        commands: list[Command] = []
+        for container in ready:
+            leaving = sum(lease.asked_back for lease in container.leases.values())
+            over = min(len(container.leases) - leaving - target, spare - asked)
+            for lease in sorted(container.leases.values(), key=lambda held: held.granted_at):
+                if over <= 0:
+                    break
+                if not lease.asked_back:
+                    lease.asked_back = True
+                    over -= 1
+                    asked += 1
+                    commands.append(Yield(lease.client_id, pool.tag, lease.lease_id))
         return commands
 
     def _wants(self, pool: Pool, client_id: str) -> int:
@@ -836,6 +894,20 @@ class Fleet:
         self.containers.pop(container.container_id, None)
         pool.containers.pop(container.container_id, None)
         return commands
+
+
+def _roomiest(pool: Pool, free: list[Container]) -> Container:
+    """Where the next slot is granted, of containers with several: evenly over as many as are needed, so that the others become idle and can go; above their
+    target only when none has room below it."""
+    target = max(pool.rules.target_inputs, 1)
+    taken = sum(len(c.leases) for c in pool.containers.values())
+    needed = math.ceil((taken + 1) / target)
+    used = sorted(free, key=lambda c: (-len(c.leases), -c.idle_since))
+    below = [c for c in used if len(c.leases) < target]
+    full = sum(1 for c in pool.containers.values() if len(c.leases) >= target)
+    if below:
+        return min(below[: max(needed - full, 1)], key=lambda c: len(c.leases))
+    return min(used, key=lambda c: len(c.leases))
 
 
 def _helps(donor: Ask, ask: Ask, room: Room) -> bool:

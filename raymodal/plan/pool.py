@@ -9,6 +9,8 @@ from typing import Any
 from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import FunctionSpec
 
+EXCHANGES = 32  # callers that may wait at the same time for outcomes of one container that runs several inputs at once
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
@@ -71,7 +73,9 @@ class PoolRequest:
     def facts(self, base: FunctionFacts) -> FunctionFacts:
         """What a caller must know of this pool."""
         timeout_s = float(self.changes.get("timeout_s", base.timeout_s))
-        return replace(base, tag=self.tag, timeout_s=timeout_s, retries=self.changes.get("retries", base.retries))
+        lanes = self.changes.get("max_concurrent_inputs", base.lanes)
+        retries = self.changes.get("retries", base.retries)
+        return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,39 @@ class ClientOptions:
 
 @dataclass(frozen=True, slots=True)
 class FunctionFacts:
-    """What a caller must know of a function to call it."""
+    """What a caller must know of a function to call it.
+
+    Attributes:
+        lanes: inputs that a container runs at once.
+    """
 
     tag: str
     object_id: str
     is_generator: bool
     timeout_s: float
     retries: object  # spec.function.RetryPolicy | None
+    lanes: int = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several callers' inputs may be in one container."""
+        return self.lanes > 1
+
+    @property
+    def slots(self) -> int:
+        """Inputs that may be at a container at once."""
+        return self.lanes
 
 
 def facts_of(spec: FunctionSpec, object_id: str) -> FunctionFacts:
-    return FunctionFacts(spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries)
+    return FunctionFacts(spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries, lanes_of(spec))
+
+
+def lanes_of(spec: FunctionSpec) -> int:
+    """Inputs that a container of these settings runs at once."""
+    return max(1, spec.max_concurrent_inputs or 1)
+
+
+def is_shared(spec: FunctionSpec) -> bool:
+    """Whether a container of these settings has several inputs at once, so that it is not run on its main thread."""
+    return lanes_of(spec) > 1

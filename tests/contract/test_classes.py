@@ -252,10 +252,9 @@ class TestVariants:
         assert classes.call.with_options(env={"OF_ENV": "f"}).remote(os.getenv, "OF_ENV") == "f"
 
     def test_concurrency_and_batching(self, classes: Classes) -> None:
-        """Concurrency is accepted with a warning; batches are refused, as a body for lists would compute something else."""
+        """Batches are refused, as a body for lists would compute something else."""
         _warn.forget()
-        with pytest.warns(UserWarning, match="concurrent"):
-            assert classes.Mixed.with_concurrency(max_inputs=3)().plus.remote(1) == 2
+        assert classes.Mixed.with_concurrency(max_inputs=3)().plus.remote(1) == 2
         with pytest.warns(UserWarning, match="batched"), pytest.raises(UnimplementedError, match="batching"):
             classes.Mixed.with_batching(max_batch_size=2, wait_ms=1)().plus.remote(1)
 

@@ -19,7 +19,7 @@ from raymodal._dual import io_loop, on_io_loop
 from raymodal._warn import warn_no_snapshots
 from raymodal.config import settings
 from raymodal.container.context import context_for, enter_thread_container
-from raymodal.container.runtime import Runtime
+from raymodal.container.kinds import runtime_for
 from raymodal.container.watch import Watch
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import Gone, OnDone, OpenedPool, RunningApp, StoreClient
@@ -45,7 +45,8 @@ class _Thread:
         self._lock = threading.Lock()
         self.dead = ""
         self.booted: asyncio.Future[Any] = self._loop.create_future()
-        self.runtime = Runtime(plan, self)
+        self.runtime = runtime_for(plan, self)
+        self._exchanges: set[_Exchange] = set()
         self._running: OnDone | None = None
         self._thread = threading.Thread(target=self._main, name=plan.container_id, daemon=True)
         self._thread.start()
@@ -56,6 +57,11 @@ class _Thread:
     def submit(self, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         with self._lock:
             if not self.dead:
+                if method == "exchange":
+                    exchange = _Exchange(self, args, on_done)
+                    self._exchanges.add(exchange)
+                    exchange.start()
+                    return
                 self._calls.put((method, args, on_done))
                 return
         on_done(Gone(self.dead))
@@ -96,8 +102,11 @@ class _Thread:
                 return
             self.dead = why
             running, self._running = self._running, None
+            exchanges, self._exchanges = self._exchanges, set()
         if running is not None:
             running(Gone(why))
+        for exchange in exchanges:
+            exchange.end(Gone(why))
         while True:
             try:
                 call = self._calls.get_nowait()
@@ -137,6 +146,13 @@ class _Thread:
         self.kill(f"the container ended with code {code}")
         asyncio.run_coroutine_threadsafe(self._service.lost(self.plan.container_id, self.dead), self._loop)
 
+    def retire(self, reason: str) -> None:
+        asyncio.run_coroutine_threadsafe(self._service.retire(self.plan.container_id, reason), self._loop)
+
+    def exchanged(self, exchange: _Exchange) -> None:
+        with self._lock:
+            self._exchanges.discard(exchange)
+
     async def _listen(self) -> None:
         while not self.dead:
             for command in await self._service.container_poll(self.plan.container_id):
@@ -145,7 +161,34 @@ class _Thread:
                 elif command[0] == "cancel_all":
                     self.runtime.refuse_more("the app stops")
                     self.runtime.cancel_current("the app stops")
+                elif command[0] == "cancel_sender":
+                    self.runtime.cancel_sender(command[1], "its caller is gone")
             await asyncio.sleep(0)
+
+
+class _Exchange(threading.Thread):
+    """One exchange with a container that runs several inputs at once. It waits, so it has a thread."""
+
+    def __init__(self, container: _Thread, args: tuple[Any, ...], on_done: OnDone) -> None:
+        super().__init__(name=f"{container.plan.container_id}-exchange", daemon=True)
+        self._container = container
+        self._args = args
+        self._on_done: list[OnDone] = [on_done]
+
+    def run(self) -> None:
+        try:
+            raw: Any = self._container.runtime.exchange(*self._args)
+        except Exception as error:  # noqa: BLE001 - as on Ray: the caller hears of it as of a container's end
+            raw = Gone(f"{type(error).__name__}: {error}")
+        self._container.exchanged(self)
+        self.end(raw)
+
+    def end(self, raw: Any) -> None:
+        try:
+            on_done = self._on_done.pop()
+        except IndexError:
+            return  # its container was killed before
+        on_done(raw)
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:

@@ -20,8 +20,8 @@ from ray.exceptions import RayActorError, RayError
 
 from raymodal.container import snapshot
 from raymodal.container.context import context_for, set_current
+from raymodal.container.kinds import runtime_for
 from raymodal.container.loader import elsewhere, free_threads, prepare_process
-from raymodal.container.runtime import Runtime
 from raymodal.container.watch import Watch
 from raymodal.engine.current import set_engine
 from raymodal.engine.ray.inside import ContainerEngine
@@ -34,6 +34,7 @@ from raymodal.plan.pool import ClientOptions, ContainerPlan
 if TYPE_CHECKING:
     from raymodal.engine.client import AppClient
 
+GROUP = "exchange"  # threads of `SharedContainer`
 INLINE_REPORT = 64 * 1024
 EXIT_S = 3.0
 SNAPSHOT_S = 600.0
@@ -81,6 +82,9 @@ class RayUplink:
         end_output(self._container_id)
         os._exit(code)
 
+    def retire(self, reason: str) -> None:
+        self._controller.call.remote("retire", self._container_id, reason)
+
 
 class _LazyClient:
     """This container as a caller, made when user code first calls another function: most containers never do, and it costs their start."""
@@ -106,7 +110,7 @@ class _LazyClient:
 
 
 class Container:
-    """The actor class.
+    """The actor class for functions that run one input at a time.
 
     Args:
         plan, app_options: plain data.
@@ -129,7 +133,7 @@ class Container:
         # Forked with the first phase of its start behind it, where there is a memory snapshot.
         prepared = snapshot.taken(plan, uplink, self._client)
         self._has_snapshot = prepared is not None
-        self._runtime = prepared or Runtime(plan, uplink)
+        self._runtime = prepared or runtime_for(plan, uplink)
         self._watch: Watch | None = None
 
     def __repr__(self) -> str:
@@ -211,8 +215,22 @@ class Container:
                 elif command[0] == "cancel_all":
                     self._runtime.refuse_more("the app stops")
                     self._runtime.cancel_current("the app stops")
+                elif command[0] == "cancel_sender":
+                    self._runtime.cancel_sender(command[1], "its caller is gone")
                 elif command[0] == "exit":
                     time.sleep(
                         EXIT_S
                     )  # the controller ends this process by Ray's own means, which leaves no report of a crash; this is for when it fails
                     os._exit(0)
+
+
+class SharedContainer(Container):
+    """The actor class for functions that run several inputs at once.
+
+    Its exchanges have a group of threads, because each waits for outcomes. With `max_concurrency=0` everything else stays on the main thread, which
+    imports the user's code and runs its hooks; it must be idle while inputs run, since Ray hands calls to the threads from there.
+    """
+
+    @ray.method(concurrency_group=GROUP)  # type: ignore[untyped-decorator]
+    def exchange(self, sender: str, blob: bytes, *buffers: Any) -> Any:
+        return self._runtime.exchange(sender, blob, *buffers)

@@ -12,13 +12,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymodal.engine.protocol import Gone, OnDone, OpenedPool
 from raymodal.engine.ray import link
-from raymodal.engine.ray.actor import Container
+from raymodal.engine.ray.actor import GROUP, Container, SharedContainer
 from raymodal.engine.ray.placement import Placer
 from raymodal.engine.ray.template import snapshot
 from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
-from raymodal.plan.pool import ClientOptions, ContainerPlan
+from raymodal.plan.pool import EXCHANGES, ClientOptions, ContainerPlan, is_shared
 from raymodal.spec.function import FunctionSpec
 
 GETTING_GONE_S = 5.0
@@ -51,6 +51,7 @@ class RayHost:
         self.on_start: Callable[[], None] = lambda: None
         self.has_templates: Callable[[], bool] = lambda: False
         self._class = ray.remote(Container)
+        self._made_shared: Any = None
 
     def start(self, plan: ContainerPlan, *, free: bool) -> Any:
         if self._controller is None:
@@ -64,9 +65,17 @@ class RayHost:
             variables = {snapshot.VARIABLE: snapshot.name_of(plan)}
             options = {**options, "runtime_env": {"env_vars": variables}}
         # One class for all functions, so that Ray exports it once.
-        made = self._class.options(max_restarts=0, enable_task_events=False, **options)
+        actor_class = self._class
+        if is_shared(plan.spec):
+            actor_class, options = self._shared_class(), {**options, "max_concurrency": 0}
+        made = actor_class.options(max_restarts=0, enable_task_events=False, **options)
         self.on_start()
         return made.remote(plan, self._controller, self._app_options, self._archive)
+
+    def _shared_class(self) -> Any:
+        if self._made_shared is None:
+            self._made_shared = ray.remote(concurrency_groups={GROUP: EXCHANGES + 4})(SharedContainer)
+        return self._made_shared
 
     async def ready(self, handle: Any) -> tuple[Any, ...] | None:
         try:

@@ -20,6 +20,7 @@ from raymodal.logic.fleet import (
     RESCUE_AFTER_GROWING_S,
     STARVED_S,
     TURN_S,
+    CancelFor,
     Drain,
     Fleet,
     Grant,
@@ -105,6 +106,74 @@ def test_grants_spread_over_containers() -> None:
 
     held = sorted(world.granted["a"].values())
     assert held in (["c1", "c1", "c2"], ["c1", "c2", "c2"])
+
+
+def test_as_many_containers_as_are_needed_share_the_slots() -> None:
+    """The others become idle, so that they can go; beyond the target only when nobody has room below it."""
+    world = World(pool("f", slots=4, min_containers=3, target_inputs=2))
+    world.step()
+    world.all_ready()
+
+    def spread(demand: int) -> list[int]:
+        world.demand("a", "f", demand)
+        held = list(world.granted["a"].values())
+        return sorted((held.count(c) for c in world.containers("f")), reverse=True)
+
+    assert spread(1) == [1, 0, 0]
+    assert spread(2) == [2, 0, 0]
+    assert spread(4) == [2, 2, 0]
+    assert spread(6) == [2, 2, 2]
+    assert sum(spread(9)) == 9
+
+
+def test_a_burst_is_spread_once_there_is_room() -> None:
+    """What is above the target goes to the container that has become ready."""
+    world = World(pool("f", slots=4, max_containers=2, target_inputs=2), cpus=2.0, cores=1)
+    world.demand("a", "f", 4)
+    world.fleet.container_ready("c1", world.now)
+    world.step()
+    assert list(world.granted["a"].values()) == ["c1"] * 4
+    world.fleet.container_ready("c2", world.now)
+    world.step()
+
+    assert len(world.asked_back) == 2
+    for lease_id in list(world.asked_back):
+        world.release("a", lease_id)
+    world.step()
+    assert sorted(world.granted["a"].values()) == ["c1", "c1", "c2", "c2"]
+
+
+def test_containers_follow_the_target() -> None:
+    """One for every `target_inputs`, not for every slot."""
+    world = World(pool("f", slots=100, target_inputs=10), cpus=8.0, cores=8)
+
+    assert kinds(world.demand("a", "f", 35)) == ["Start"] * 4
+
+
+def test_a_dead_caller_of_a_shared_container() -> None:
+    """What ran for it is cancelled; the others' container stays."""
+    world = World(pool("f", slots=4, max_containers=1, target_inputs=4))
+    world.demand("a", "f", 2)
+    world.demand("b", "f", 1)
+    world.all_ready()
+
+    commands = world.fleet.client_gone("a", world.now)
+    assert CancelFor("c1", "a") in commands
+    assert "Kill" not in kinds(commands)
+    assert kinds(world.fleet.client_gone("b", world.now)) == ["Kill"]
+
+
+def test_a_container_that_retires() -> None:
+    """It is drained at once, its leases end, and another takes its place."""
+    world = World(pool("f", slots=4, max_containers=2, target_inputs=4))
+    world.demand("a", "f", 2)
+    world.all_ready()
+
+    commands = world.fleet.retire("c1", "stuck", world.now)
+    assert kinds(commands) == ["Revoke", "Revoke", "Drain"]
+    world.carry_out(commands)
+    assert world.fleet.retire("c1", "stuck", world.now) == []
+    assert kinds(world.step()) == ["Start"]
 
 
 def test_rules_change_whole_or_not_at_all() -> None:
@@ -722,7 +791,10 @@ class FleetMachine(RuleBasedStateMachine):
             waiting = {c.container_id for c in fleet.clients.values() if c.demand and c.container_id}
             for lease in list(fleet.leases.values()):
                 if lease.lease_id in fleet.leases and (
-                    lease.container_id not in waiting or lease.container_id == lease.client_id
+                    lease.container_id not in waiting
+                    or lease.container_id == lease.client_id
+                    or fleet.pools[fleet.containers[lease.container_id].tag].slots
+                    > 1  # its inputs do not wait for each other
                 ):
                     world.give_back(lease.client_id, fleet.containers[lease.container_id].tag)
             for client_id, tag in world.refused:

@@ -94,7 +94,6 @@ def test_variants(engine: FakeEngine) -> None:
 @pytest.mark.parametrize(
     ("key", "decorate"),
     [
-        ("concurrent", modal.concurrent(max_inputs=2)),
         ("batched", lambda f: modal.batched(max_batch_size=2, wait_ms=1)(lambda x: x)),
         ("web", modal.fastapi_endpoint()),
         ("clustered", modal.clustered(size=2)),
@@ -131,8 +130,8 @@ def test_classes(engine: FakeEngine) -> None:
     )
     said = run(app)
 
-    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "concurrent", "batched"), said, strict=True)]
-    assert ["'C.*'" in said[0], "'C.*'" in said[1], "'C.m'" in said[2]] == [True] * 3
+    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "batched"), said, strict=True)]
+    assert ["'C.*'" in said[0], "'C.m'" in said[1]] == [True] * 2
 
 
 def test_nothing_to_say(engine: FakeEngine) -> None:

@@ -1,0 +1,278 @@
+"""A user's app with several inputs in a container: what the contract tests of `@concurrent` and `@batched` call. Containers import this module."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import raymodal as modal
+from raymodal.experimental import get_local_input_concurrency, set_local_input_concurrency
+
+app = modal.App("contract-inputs")
+
+
+def note(log: str, text: str) -> None:
+    """Leave a line where the test, in another process, finds it."""
+    if log:
+        with open(log, "a") as file:
+            file.write(text + "\n")
+
+
+def await_file(path: str, seconds: float = 20.0) -> bool:
+    """Wait for a file; short sleeps, so that interrupts get through."""
+    until = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+async def await_file_soon(path: str, seconds: float = 20.0) -> bool:
+    until = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+def ids() -> tuple[str | None, str | None]:
+    return modal.current_input_id(), modal.current_function_call_id()
+
+
+class Meeting:
+    """Lets inputs go on only once `count` of them are inside at the same time."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+threads_meet, tasks_meet = Meeting(), Meeting()
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=4)
+def in_threads(count: int) -> tuple[bool, bool, tuple[str | None, str | None], tuple[str | None, str | None], int]:
+    """Waits for `count` neighbours, then says whether they met, whether it is in a daemon thread, its ids before and after, and the most at once."""
+    before = ids()
+    threads_meet.enter()
+    until = time.monotonic() + 10.0
+    while threads_meet.most < count and time.monotonic() < until:
+        time.sleep(0.005)
+    thread = threading.current_thread()
+    has_met = threads_meet.most >= count
+    threads_meet.leave()
+    return has_met, thread.daemon and thread is not threading.main_thread(), before, ids(), threads_meet.most
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=4)
+async def as_tasks(count: int) -> tuple[bool, int, tuple[str | None, str | None], tuple[str | None, str | None], int]:
+    """The same with tasks; its second value tells loops apart."""
+    before = ids()
+    tasks_meet.enter()
+    until = time.monotonic() + 10.0
+    while tasks_meet.most < count and time.monotonic() < until:
+        await asyncio.sleep(0.005)
+    has_met = tasks_meet.most >= count
+    tasks_meet.leave()
+    return has_met, id(asyncio.get_running_loop()), before, ids(), tasks_meet.most
+
+
+@app.function(max_containers=1, cpu=0.1, timeout=1)
+@modal.concurrent(max_inputs=8)
+def fragile(what: str, log: str = "", until: str = "") -> str:
+    """Ends in the way that is asked for."""
+    note(log, f"begun {os.getpid()}")
+    try:
+        if what == "raise":
+            raise ValueError("as asked")
+        if what == "wait":
+            return f"waited {await_file(until, 60.0)}"
+        if what == "die":
+            os._exit(3)
+        if what == "exit":
+            raise SystemExit(4)
+        return what
+    except modal.exception.InputCancellation:
+        note(log, "InputCancellation")
+        raise
+    finally:
+        note(log, "finally")
+
+
+@app.function(max_containers=1, cpu=0.1, timeout=1)
+@modal.concurrent(max_inputs=8)
+async def afragile(what: str, log: str = "", until: str = "") -> str:
+    note(log, f"begun {os.getpid()}")
+    try:
+        if what == "raise":
+            raise ValueError("as asked")
+        if what == "wait":
+            return f"waited {await await_file_soon(until, 60.0)}"
+        if what == "die":
+            os._exit(3)
+        if what == "exit":
+            raise SystemExit(4)
+        return what
+    except asyncio.CancelledError:
+        note(log, "CancelledError")
+        raise
+    finally:
+        note(log, "finally")
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=8)
+def patient(until: str, log: str = "") -> str:
+    """As `fragile("wait")`, with time."""
+    note(log, "begun")
+    try:
+        return f"waited {await_file(until, 60.0)}"
+    except modal.exception.InputCancellation:
+        note(log, "InputCancellation")
+        raise
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=8)
+async def apatient(until: str, log: str = "") -> str:
+    note(log, "begun")
+    try:
+        return f"waited {await await_file_soon(until, 60.0)}"
+    except asyncio.CancelledError:
+        note(log, "CancelledError")
+        raise
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=8)
+def poisoned(x: int, log: str) -> int:
+    """One of its inputs kills the container."""
+    note(log, str(x))
+    if x == 3:
+        time.sleep(0.1)  # for neighbours to be there
+        os._exit(3)
+    return x
+
+
+@app.function(max_containers=1, cpu=0.1, retries=modal.Retries(max_retries=1, initial_delay=1.0))
+@modal.concurrent(max_inputs=8)
+def flaky(x: int, log: str) -> int:
+    with threads_meet.lock:
+        note(f"{log}.{x}", "begun")
+        with open(f"{log}.{x}") as file:
+            attempts = len(file.readlines())
+    if x % 2 and attempts == 1:
+        raise ValueError(x)
+    return x * 10
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=3)
+def counts(n: int, fail_at: int = -1, log: str = "") -> Iterator[int]:
+    try:
+        for i in range(n):
+            if i == fail_at:
+                raise ValueError("as asked")
+            yield i
+    finally:
+        note(log, "finally")
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=3)
+async def acounts(n: int, fail_at: int = -1, log: str = "") -> AsyncIterator[int]:
+    try:
+        for i in range(n):
+            if i == fail_at:
+                raise ValueError("as asked")
+            await asyncio.sleep(0)
+            yield i
+    finally:
+        note(log, "finally")
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=3)
+def slow_second(until: str) -> Iterator[str]:
+    """Its second item comes when the caller, which has the first, says so."""
+    yield "first"
+    yield f"second {await_file(until)}"
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=3)
+def lanes(set_to: int | None = None) -> int:
+    if set_to is not None:
+        set_local_input_concurrency(set_to)
+    return get_local_input_concurrency()
+
+
+@app.function(cpu=0.1)
+def plain_lanes() -> int:
+    return get_local_input_concurrency()
+
+
+@app.function(cpu=0.1)
+@modal.concurrent(max_inputs=2)
+async def outer(x: int) -> int:
+    """Calls another function of the app from each of its inputs."""
+    return await inner.remote.aio(x) + 1
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=2)
+def inner(x: int) -> int:
+    return x * 10
+
+
+@app.cls(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=4)
+class Both:
+    """Sync and async methods, which draw from the same lanes; hooks of both kinds."""
+
+    @modal.enter()
+    async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.meeting = Meeting()
+
+    @modal.enter()
+    def start_too(self) -> None:
+        self.is_main = threading.current_thread() is threading.main_thread()
+
+    @modal.method()
+    async def loop_of_enter(self) -> bool:
+        return self.loop is asyncio.get_running_loop()
+
+    @modal.method()
+    def entered_on_main(self) -> bool:
+        return self.is_main
+
+    @modal.method()
+    def sync_meets(self, count: int) -> bool:
+        self.meeting.enter()
+        until = time.monotonic() + 10.0
+        while self.meeting.most < count and time.monotonic() < until:
+            time.sleep(0.005)
+        return self.meeting.most >= count
+
+    @modal.method()
+    async def async_meets(self, count: int) -> bool:
+        self.meeting.enter()
+        until = time.monotonic() + 10.0
+        while self.meeting.most < count and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        return self.meeting.most >= count
