@@ -19,7 +19,6 @@ OBJECT_SCALING = (
 DEPLOYED = (
     "Deployed apps come with a later milestone. Way out: `raymodal run`, or `with app.run():` in a script, work now"
 )
-BATCHED = "Dynamic batching comes with the next milestone. Way out: call the function with whole lists through `.local` or without @batched"
 WEB = "Web functions come with a later milestone. Way out: run the web framework's own server, and call functions with `.remote` from it"
 SANDBOX = "Sandboxes come with a later milestone. Way out: run the command with `subprocess` inside a function"
 VOLUME = "Volumes come with the storage milestone. Way out: a path that every node sees, passed as an argument"

@@ -768,10 +768,10 @@ class App:
 
     def _warn_of_what_is_missing(self, spec: AppSpec) -> None:
         methods = [
-            cls.service.model_copy(update={"tag": f"{cls.tag}.{m.name}", "batching": m.batching, "webhook": m.webhook})
+            cls.service.model_copy(update={"tag": f"{cls.tag}.{m.name}", "webhook": m.webhook})
             for cls in spec.classes.values()
             for m in cls.methods
-            if m.batching is not None or m.webhook is not None
+            if m.webhook is not None
         ]
         services = [cls.service for cls in spec.classes.values()]
         warn_of_what_is_missing([*spec.functions.values(), *services, *methods], self._servers, stacklevel=6)
@@ -935,7 +935,6 @@ _SPELLING = {
     "cloud_bucket_mount": "CloudBucketMount",
     "image.steps": "Image build steps",
     "image.python_version": "Image python_version=",
-    "batched": "@modal.batched",
     "web": "Web decorators",
     "clustered": "@modal.clustered",
     "server": "@app.server",
@@ -973,7 +972,6 @@ def not_carried_out(spec: FunctionSpec) -> Iterator[str]:
         ("single_use_containers", spec.single_use_containers),
         ("experimental_options", spec.experimental_options),
         ("_experimental_restrict_output", spec.restrict_output),
-        ("batched", spec.batching),
         ("web", spec.webhook),
         ("clustered", spec.cluster),
     ):

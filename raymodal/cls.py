@@ -145,6 +145,8 @@ def declare_cls(app: App, user_cls: Any, params: dict[str, Any], old_concurrency
             **origin.fields(),
             **extra,
             "tag": f"{tag}.*",
+            # A class with a batched method has no other one to call, so its containers are that method's.
+            "batching": next((p.params.batch for p in partials.values() if p.params.batch is not None), None),
         }
     )
     hooks = [hook for name, p in partials.items() for hook in _hook_specs(name, p)]

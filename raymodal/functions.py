@@ -495,9 +495,6 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             raise InvalidError(
                 f"Function {self.tag!r} is a generator, which .{method}() cannot call. Use `for value in f.remote_gen(...)`."
             )
-        if self.spec.batching is not None:
-            # A batched body called with single values would compute something else, silently.
-            _later.refuse(f"Calling the batched function {self.tag!r}", _later.BATCHED)
         raise InvalidError(
             f"Function {self.tag!r} is a web function, which .{method}() cannot call. Send a request to its URL "
             "(`f.get_web_url()`), or use .local()."
@@ -865,7 +862,7 @@ def checked_changes(spec: FunctionSpec, changes: Mapping[str, Any]) -> dict[str,
 
 
 def _refuses_calls(spec: FunctionSpec) -> bool:
-    return spec.is_generator or spec.webhook is not None or spec.batching is not None
+    return spec.is_generator or spec.webhook is not None
 
 
 def _arrived(app_id: str, tag: str, spec: FunctionSpec) -> Function[..., Any, Any]:

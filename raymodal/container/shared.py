@@ -6,6 +6,7 @@ become ready together travel together. An input becomes a piece of *work* and ta
 
     sync code     runs in a daemon thread of a pool of at most `lanes`
     async code    is one task on the container's one loop, which has a thread of its own; async hooks run on the same loop
+    batches       inputs of `@batched` wait until a lane is free, which then takes them in one piece (`logic.batching`)
     generators    advance as work of their own, while somebody pulls; what is ready when the next item takes long goes ahead
 
 Each piece of work has its own context, clock and end. The watch thread looks at all of them: one that is unwanted (timeout, cancellation) is asked to end: its task is
@@ -36,6 +37,7 @@ from raymodal.container.context import CurrentInput, current_input, here
 from raymodal.container.runtime import CANCEL_TEXT, OVERRUN_S, Runtime, Uplink, _await, _close_loop, _Inputs, _unwrap
 from raymodal.container.runtime import _BadInput as BadInput
 from raymodal.exception import InputCancellation, InvalidError
+from raymodal.logic.batching import Batcher
 from raymodal.plan.pool import EXCHANGES, ContainerPlan, lanes_of
 from raymodal.wire import BundleHead, Encoder, Failure, Reply
 
@@ -138,6 +140,7 @@ class Work:
     function: Callable[..., Any]
     is_async: bool
     stream: _Stream | None = None
+    is_batch: bool = False
     started: float = 0.0
     in_user: bool = False
     pressed: bool = False  # an exception may be on its way into its thread
@@ -186,6 +189,10 @@ class SharedRuntime(Runtime):
         self._works: dict[Work, None] = {}
         self._jobs: dict[tuple[str, int], Job] = {}
         self._open: dict[tuple[str, int], _Stream] = {}
+        batch = plan.spec.batching
+        self._batch = batch
+        self._batchers: dict[str, Batcher[Job]] = {}  # by method
+        self._next_cut: float | None = None
         self._threads = _Threads(self._run_in_thread)
         self._loop_thread: threading.Thread | None = None
         self._arrivals: deque[Work] = deque()
@@ -299,6 +306,11 @@ class SharedRuntime(Runtime):
         return ""
 
     def _begin(self, job: Job) -> None:
+        if self._batch is not None:
+            with self._lock:
+                self._batcher(job.head.method).add(job, _now())
+            self._cut()
+            return
         function, is_async = self._target(job.head.method)
         work = Work([job], function, is_async)
         job.work = work
@@ -343,6 +355,8 @@ class SharedRuntime(Runtime):
             self._quiet.notify_all()
         for following in begin:
             self._launch(following)
+        if self._batchers:
+            self._cut()
 
     def set_lanes(self, count: int | None = None) -> int:
         """Run at most this many at once from now on; says how many."""
@@ -353,6 +367,7 @@ class SharedRuntime(Runtime):
             begin = self._fill_lanes()
         for following in begin:
             self._launch(following)
+        self._cut()
         return self.lanes
 
     def _fill_lanes(self) -> list[Work]:
@@ -363,6 +378,111 @@ class SharedRuntime(Runtime):
             self._occupy(following)
             begin.append(following)
         return begin
+
+    # --- batches
+
+    def _batcher(self, method: str) -> Batcher[Job]:
+        batcher = self._batchers.get(method)
+        if batcher is None:
+            assert self._batch is not None
+            batcher = self._batchers[method] = Batcher(self._batch.max_batch_size, self._batch.wait_ms / 1000)
+        return batcher
+
+    def _cut(self) -> None:
+        """Give free lanes what waits, as far as it is due, and look again when the next is."""
+        begin: list[Work] = []
+        wait_s: float | None = None
+        with self._lock:
+            now = _now()
+            for method, batcher in self._batchers.items():
+                while self._active < self.lanes and (jobs := batcher.take(now)):
+                    function, is_async = self._target(method)
+                    work = Work(jobs, function, is_async, is_batch=True)
+                    for job in jobs:
+                        job.work = work
+                    self._occupy(work)
+                    begin.append(work)
+            dues = [due for batcher in self._batchers.values() if (due := batcher.due_at) is not None]
+            if dues and self._active < self.lanes and (self._next_cut is None or min(dues) < self._next_cut):
+                self._next_cut = min(dues)
+                wait_s = max(0.0, min(dues) - now)
+        for work in begin:
+            self._launch(work)
+        if wait_s is not None:
+            loop = self.loop
+            loop.call_soon_threadsafe(loop.call_later, wait_s, self._cut_at_time)
+
+    def _cut_at_time(self) -> None:
+        with self._lock:
+            self._next_cut = None
+        self._cut()
+
+    def _collated(self, work: Work) -> tuple[list[Any], dict[str, list[Any]]]:
+        """The batch's arguments: a list for each parameter. An input whose arguments do not fit fails alone.
+
+        Raises:
+            _Empty: no input is left.
+        """
+        parameters = inspect.signature(work.function).parameters
+        names = list(parameters)
+        lists: dict[str, list[Any]] = {name: [] for name in names}
+        for job in list(work.jobs):
+            try:
+                values = self._bound(work, names, *job.inputs.call(0))
+            except Exception as error:  # noqa: BLE001 - the user's classes run while they are unpickled
+                work.jobs.remove(job)
+                self._answer(job, self._why(work, error))
+                continue
+            for name in names:
+                lists[name].append(values[name])
+        if not work.jobs:
+            raise _Empty
+        first = work.jobs[0]
+        current_input.set(CurrentInput(first.head.call_id, first.index))
+        alone = [name for name in names if parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY]
+        return [lists.pop(name) for name in alone], lists
+
+    def _bound(self, work: Work, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """One call's values by parameter."""
+        values = dict(zip(names, args, strict=False))
+        twice = values.keys() & kwargs.keys()
+        values.update(kwargs)
+        if len(args) > len(names) or twice or values.keys() != set(names):
+            raise InvalidError(
+                f"The batched function {self._name_of(work.jobs[0])!r} takes {', '.join(names) or 'nothing'}, each exactly once in every call; "
+                f"this call gave {len(args)} by position and {', '.join(kwargs) or 'none'} by name."
+            )
+        return values
+
+    def _settle_batch(self, work: Work, outcome: Any, error: BaseException | None) -> None:
+        """Answer every input of a batch."""
+        if type(error) is _Empty:
+            return
+        want = work.want
+        if error is None and want is not None and want.kind == wire.TIMEOUT:
+            error = InputCancellation(want.text)
+        if error is None:
+            error = self._why_no_outcomes(work, outcome)
+        if error is not None:
+            failure = self._why(work, error)
+            for job in work.jobs:
+                self._answer(job, failure)
+            return
+        for job, value in zip(work.jobs, outcome, strict=True):
+            self._answer(job, value if wire.is_primitive(value) else self._encode(job, value))  # type: ignore[arg-type]
+
+    def _why_no_outcomes(self, work: Work, outcome: Any) -> InvalidError | None:
+        name, count = self._name_of(work.jobs[0]), len(work.jobs)
+        if not isinstance(outcome, list):
+            return InvalidError(
+                f"The batched function {name!r} returned {type(outcome).__name__}, not a list. Return a list with one value for each of the {count} inputs, "
+                "in their order."
+            )
+        if len(outcome) != count:
+            return InvalidError(
+                f"The batched function {name!r} returned {len(outcome)} values for {count} inputs. Return one value for each, in their order."
+            )
+        return None
 
     # --- sync work, in a thread
 
@@ -391,7 +511,7 @@ class SharedRuntime(Runtime):
     def _call(self, work: Work) -> Any:
         if work.stream is not None:
             return self._advance_sync(work, work.stream)
-        args, kwargs = self._arguments(work)
+        args, kwargs = self._collated(work) if work.is_batch else self._arguments(work)
         work.in_user = True
         return work.function(*args, **kwargs)
 
@@ -437,7 +557,7 @@ class SharedRuntime(Runtime):
     async def _call_async(self, work: Work) -> Any:
         if work.stream is not None:
             return await self._advance_async(work, work.stream)
-        args, kwargs = self._arguments(work)
+        args, kwargs = self._collated(work) if work.is_batch else self._arguments(work)
         work.in_user = True
         awaitable = work.function(*args, **kwargs)
         if not inspect.isawaitable(awaitable):
@@ -455,6 +575,9 @@ class SharedRuntime(Runtime):
                 work.stream.outs.append(self._why(work, error))
                 self._advanced(work.stream, is_done=True)
             return  # else its pulls were answered as it went
+        if work.is_batch:
+            self._settle_batch(work, outcome, error)
+            return
         job = work.jobs[0]
         want = work.want
         if error is not None:
@@ -694,8 +817,9 @@ class SharedRuntime(Runtime):
                 self._press_work(work, work.want, now)
             elif now - work.started > self._timeout_s:
                 job = work.jobs[0]
+                what = f"a batch of {len(work.jobs)} inputs" if work.is_batch else "the input"
                 text = (
-                    f"Function {self._name_of(job)!r}: the input ran longer than timeout={self._timeout_s:g} s "
+                    f"Function {self._name_of(job)!r}: {what} ran longer than timeout={self._timeout_s:g} s "
                     f"(function call {job.head.call_id})"
                 )
                 work.want = _Want(wire.TIMEOUT, text, now)
@@ -727,6 +851,9 @@ class SharedRuntime(Runtime):
             self._close_stream_of(job.key, None)
             return
         with self._lock:
+            work = job.work
+            if work is None and self._batch is not None:
+                self._batcher(job.head.method).remove(job)
             waits = work is not None and work not in self._works
             if waits:
                 with contextlib.suppress(ValueError):
@@ -734,6 +861,11 @@ class SharedRuntime(Runtime):
         if work is None or waits:
             self._answer(job, Failure(wire.CANCELLED, None, text, where=self.plan.container_id))
             return
+        if work.is_batch:
+            # Its neighbours' work goes on; what it would have got is dropped. Only a batch that nobody waits for is interrupted.
+            self._answer(job, Failure(wire.CANCELLED, None, text, where=self.plan.container_id))
+            if not all(other.answered for other in work.jobs):
+                return
         if work.want is None:
             work.want = _Want(wire.CANCELLED, text, _now())
             self._press_work(work, work.want, _now())
@@ -790,9 +922,27 @@ class SharedRuntime(Runtime):
         with self._quiet:
             self._quiet.notify_all()
         self.refuse_more(RETIRING)
+        self._turn_away()
         if not self._retired:
             self._retired = True
             self._uplink.retire(RETIRING)
+
+    def _turn_away(self) -> None:
+        """What has not begun goes elsewhere: the lanes that it waits for may never be free."""
+        with self._lock:
+            works = [work for work in self._waiting if work.stream is None]
+            self._waiting = deque(work for work in self._waiting if work.stream is not None)
+            jobs = [job for work in works for job in work.jobs]
+            jobs += [job for batcher in self._batchers.values() for job in batcher.clear()]
+            for job in jobs:
+                job.answered = True
+                self._jobs.pop(job.key, None)
+        for job in jobs:
+            self._put(job, Reply(0, 0, False, "draining", None, 0.0, wire.JOINT_VALUE), ())
+
+
+class _Empty(Exception):
+    """Every input of a batch has failed before it was run."""
 
 
 class _Threads:

@@ -227,6 +227,9 @@ class PoolClient(Callee):
         with self._lock:
             self._slots[slot.lease_id] = slot
         self.give_back(slot)
+        if self.facts.is_shared:
+            # All that was asked for may be there now, and more be wanted: one container may have it all.
+            self._report_if_needed()
 
     def asked_back(self, lease_id: int) -> None:
         slot = self._slots.get(lease_id)

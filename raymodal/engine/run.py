@@ -550,7 +550,7 @@ class Run:
         times = [t for t in (self.ledger.next_due,) if t is not None]
         if self._parted:
             times.append(min(t for t, _ in self._parted.values()))
-        timeout = self.pool.facts.timeout_s
+        timeout = self.pool.facts.patience_s
         now = _monotonic()
         # A slot that is found to be held up changes what others are needed for.
         watch_late = (
@@ -572,7 +572,7 @@ class Run:
             if now >= until:
                 self._parted.pop(wire_id)
                 self._lost(sent, now, was_alone=False, why="part of its outcome did not arrive")
-        timeout = self.pool.facts.timeout_s
+        timeout = self.pool.facts.patience_s
         for slot in list(self._slots.values()):
             for wire_id, since in list(slot.inflight.items()):
                 if since and now >= since + BUDGET_S + timeout + GRACE_S:

@@ -38,12 +38,14 @@ MAX_START_FAILURES = 3
 
 def rules_of(spec: FunctionSpec) -> Rules:
     """The autoscaler's view of a spec."""
+    lanes = lanes_of(spec)
+    batch = 1 if spec.batching is None else spec.batching.max_batch_size
     return Rules(
         min_containers=spec.min_containers or 0,
         max_containers=spec.max_containers or None,
         buffer_containers=spec.buffer_containers or 0,
         scaledown_window=DEFAULT_SCALEDOWN_S if spec.scaledown_window is None else float(spec.scaledown_window),
-        target_inputs=max(1, min(spec.target_concurrent_inputs or lanes_of(spec), lanes_of(spec))),
+        target_inputs=max(1, min(spec.target_concurrent_inputs or lanes, lanes)) * batch,
     )
 
 

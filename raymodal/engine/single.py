@@ -77,7 +77,7 @@ class OneCall:
 
         self._submit(slot, on_done)
         try:
-            done = lock.acquire(timeout=min(pool.facts.timeout_s + GRACE_S, threading.TIMEOUT_MAX))
+            done = lock.acquire(timeout=min(pool.facts.patience_s + GRACE_S, threading.TIMEOUT_MAX))
         except BaseException:
             self._abandon(slot, box)
             raise
@@ -184,7 +184,7 @@ class OneCall:
 
         self._submit(slot, on_done)
         try:
-            async with asyncio.timeout(pool.facts.timeout_s + GRACE_S):
+            async with asyncio.timeout(pool.facts.patience_s + GRACE_S):
                 raw = await future
         except TimeoutError:
             self._abandon(slot, box, kill=True)

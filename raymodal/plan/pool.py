@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raymodal.spec.cls import ClsSpec
-from raymodal.spec.function import FunctionSpec
+from raymodal.spec.function import BatchSpec, FunctionSpec
 
 EXCHANGES = 32  # callers that may wait at the same time for outcomes of one container that runs several inputs at once
 
@@ -75,7 +75,8 @@ class PoolRequest:
         timeout_s = float(self.changes.get("timeout_s", base.timeout_s))
         lanes = self.changes.get("max_concurrent_inputs", base.lanes)
         retries = self.changes.get("retries", base.retries)
-        return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1))
+        batch = self.changes.get("batching", base.batch)
+        return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1), batch=batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class FunctionFacts:
     """What a caller must know of a function to call it.
 
     Attributes:
-        lanes: inputs that a container runs at once.
+        lanes: inputs, or batches of them, that a container runs at once.
+        batch: it runs inputs in batches.
     """
 
     tag: str
@@ -101,27 +103,35 @@ class FunctionFacts:
     timeout_s: float
     retries: object  # spec.function.RetryPolicy | None
     lanes: int = 1
+    batch: BatchSpec | None = None
 
     @property
     def is_shared(self) -> bool:
         """Whether several callers' inputs may be in one container."""
-        return self.lanes > 1
+        return self.lanes > 1 or self.batch is not None
 
     @property
     def slots(self) -> int:
-        """Inputs that may be at a container at once."""
-        return self.lanes
+        """Inputs that may be at a container at once: of batches also those that the next ones are made of."""
+        return self.lanes if self.batch is None else 2 * self.lanes * self.batch.max_batch_size
+
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take that the container cares for: with batches an input waits for company, and for the batch before."""
+        return self.timeout_s if self.batch is None else 2 * self.timeout_s + self.batch.wait_ms / 1000
 
 
 def facts_of(spec: FunctionSpec, object_id: str) -> FunctionFacts:
-    return FunctionFacts(spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries, lanes_of(spec))
+    return FunctionFacts(
+        spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries, lanes_of(spec), spec.batching
+    )
 
 
 def lanes_of(spec: FunctionSpec) -> int:
-    """Inputs that a container of these settings runs at once."""
+    """Inputs, or batches of them, that a container of these settings runs at once."""
     return max(1, spec.max_concurrent_inputs or 1)
 
 
 def is_shared(spec: FunctionSpec) -> bool:
     """Whether a container of these settings has several inputs at once, so that it is not run on its main thread."""
-    return lanes_of(spec) > 1
+    return lanes_of(spec) > 1 or spec.batching is not None

@@ -276,3 +276,122 @@ class Both:
         while self.meeting.most < count and time.monotonic() < until:
             await asyncio.sleep(0.005)
         return self.meeting.most >= count
+
+
+# --- batches
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=4, wait_ms=500)
+def pairs(xs: list[int], ys: list[str]) -> list[tuple[int, str, int, str | None]]:
+    """Each with its batch's size and the id that the batch goes by."""
+    assert type(xs) is list
+    assert type(ys) is list
+    return [(x, y, len(xs), modal.current_input_id()) for x, y in zip(xs, ys, strict=True)]
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=4, wait_ms=500)
+async def apairs(xs: list[int], ys: list[str]) -> list[tuple[int, str, int, str | None]]:
+    await asyncio.sleep(0)
+    return [(x, y, len(xs), modal.current_input_id()) for x, y in zip(xs, ys, strict=True)]
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=3, wait_ms=60_000)
+def waits_for_three(xs: list[int]) -> list[int]:
+    """A minute of patience: only a full batch gets through a test."""
+    return [len(xs)] * len(xs)
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=8, wait_ms=1)
+def grows(gates: list[str], logs: list[str]) -> list[int]:
+    """While one batch waits at its gate, the next one gathers."""
+    note(logs[0], "begun")
+    await_file(gates[0])
+    return [len(gates)] * len(gates)
+
+
+@app.function(max_containers=1, cpu=0.1, timeout=1)
+@modal.batched(max_batch_size=4, wait_ms=200)
+def broken(how: list[str]) -> object:
+    """The whole batch ends in the way that its first input says."""
+    values: list[object] = list(how)
+    match how[0]:
+        case "raise":
+            raise ValueError(f"as asked, {len(how)} times")
+        case "short":
+            return values[1:]
+        case "tuple":
+            return tuple(values)
+        case "none":
+            return None
+        case "hang":
+            await_file("/nowhere", 60.0)
+        case "generator":
+            return [value if value != "generator" else (x for x in "ab") for value in values]
+    return values
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=4, wait_ms=300)
+def deadly(xs: list[int], logs: list[str]) -> list[int]:
+    """One of its inputs kills the container."""
+    note(logs[0], f"{xs}")
+    if 2 in xs:
+        os._exit(3)
+    return xs
+
+
+@app.function(max_containers=1, cpu=0.1, retries=modal.Retries(max_retries=2, initial_delay=1.0))
+@modal.batched(max_batch_size=4, wait_ms=100)
+def second_time(xs: list[int], logs: list[str]) -> list[int]:
+    """Batches of the first attempt fail."""
+    is_first = not os.path.exists(logs[0])
+    note(logs[0], f"{sorted(xs)}")
+    if is_first:
+        raise ValueError("as asked")
+    return [x * 10 for x in xs]
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.concurrent(max_inputs=2)
+@modal.batched(max_batch_size=2, wait_ms=60_000)
+def batches_meet(counts: list[int]) -> list[bool]:
+    """Two batches are inside at the same time."""
+    batches.enter()
+    until = time.monotonic() + 10.0
+    while batches.most < counts[0] and time.monotonic() < until:
+        time.sleep(0.005)
+    has_met = batches.most >= counts[0]
+    batches.leave()
+    return [has_met] * len(counts)
+
+
+batches = Meeting()
+
+
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=8, wait_ms=1)
+def arrays(xs: list[bytearray]) -> list[bytearray]:
+    """Large buffers, which travel beside the pickles."""
+    return [x + x for x in xs]
+
+
+@app.function(cpu=0.1)
+async def calls_batched(x: int) -> int:
+    return await waits_for_three.remote.aio(x)
+
+
+@app.cls(max_containers=1, cpu=0.1)
+class Model:
+    factor: int = modal.parameter(default=2)
+
+    @modal.enter()
+    def load(self) -> None:
+        self.loaded = True
+
+    @modal.batched(max_batch_size=3, wait_ms=500)
+    async def scale(self, xs: list[int]) -> list[tuple[int, int, bool]]:
+        return [(x * self.factor, len(xs), self.loaded) for x in xs]

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 import raymodal as modal
-from raymodal import _warn
-from raymodal.exception import ExecutionError, FunctionTimeoutError, InvalidError, NotFoundError, UnimplementedError
+from raymodal.exception import ExecutionError, FunctionTimeoutError, InvalidError, NotFoundError
 from tests.contract.support import ray_only
 
 Classes = Any
@@ -252,10 +251,9 @@ class TestVariants:
         assert classes.call.with_options(env={"OF_ENV": "f"}).remote(os.getenv, "OF_ENV") == "f"
 
     def test_concurrency_and_batching(self, classes: Classes) -> None:
-        """Batches are refused, as a body for lists would compute something else."""
-        _warn.forget()
+        """The same methods, in containers of their own; a batch's body gets lists."""
         assert classes.Mixed.with_concurrency(max_inputs=3)().plus.remote(1) == 2
-        with pytest.warns(UserWarning, match="batched"), pytest.raises(UnimplementedError, match="batching"):
+        with pytest.raises(TypeError, match="list"):
             classes.Mixed.with_batching(max_batch_size=2, wait_ms=1)().plus.remote(1)
 
     def test_impossible(self, classes: Classes) -> None:

@@ -19,7 +19,7 @@ from tests.contract.support import ray_only
 KINDS = pytest.mark.parametrize("prefix", ["", "a"], ids=["sync", "async"])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def inputs(engine: Any) -> Iterator[ModuleType]:
     """The module of the app, which is running."""
     from tests.contract import inputs_app

@@ -15,7 +15,7 @@ from raymodal import wire
 from raymodal.container import shared as shared_module
 from raymodal.container.shared import SharedRuntime, _Box
 from raymodal.plan.pool import ContainerPlan
-from raymodal.spec.function import FunctionSpec
+from raymodal.spec.function import BatchSpec, FunctionSpec
 from raymodal.wire import BundleHead
 
 LONG_S = 20.0
@@ -293,3 +293,56 @@ def test_an_exchange_sends_the_one_before_home() -> None:
     second.join(LONG_S)
     assert got == [[], [(1, b"x", [])]]
     assert box.is_idle
+
+
+class TestBatches:
+    def test_a_batch_that_nobody_waits_for(self) -> None:
+        """It is interrupted once the last of its inputs is cancelled, not before."""
+        has_begun = threading.Event()
+        seen: list[str] = []
+
+        async def function(x: list[str]) -> list[str]:
+            has_begun.set()
+            try:
+                while True:
+                    await asyncio.sleep(0.001)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        box = Box(function, 1, is_async=True, batching=BatchSpec(max_batch_size=2, wait_ms=60_000))
+        box.send("a", "b")
+        assert has_begun.wait(LONG_S)
+        box.runtime.cancel("driver", 1)
+        (work,) = box.runtime._works
+        assert work.want is None
+        box.runtime.cancel("driver", 2)
+        assert [box.collect(2)[n].kind for n in (1, 2)] == [wire.CANCELLED] * 2
+        with box.runtime._quiet:
+            assert box.runtime._quiet.wait_for(lambda: not box.runtime._works, timeout=LONG_S)
+        assert seen == ["cancelled"]
+
+    def test_what_waits_when_its_container_retires(self, clock: list[float]) -> None:
+        """It goes elsewhere: the lane may never be free."""
+        gate, has_begun = threading.Event(), threading.Event()
+
+        def function(x: list[str]) -> list[str]:
+            has_begun.set()
+            while True:
+                try:
+                    gate.wait()
+                    return x
+                except BaseException:  # noqa: BLE001, S112 - code that will not be interrupted
+                    continue
+
+        box = Box(function, 1, batching=BatchSpec(max_batch_size=2, wait_ms=60_000))
+        box.send("a", "b", "c")
+        assert has_begun.wait(LONG_S)
+        for _ in range(5):
+            clock[0] += 6.0
+            box.runtime.inspect()
+        replies = box.collect(3)
+        assert [replies[n].kind for n in (1, 2)] == [wire.TIMEOUT] * 2
+        assert replies[3] == "draining"
+        assert len(box.uplink.retired) == 1
+        gate.set()

@@ -176,17 +176,12 @@ class TestCalls:
         with app.run(), pytest.raises(InvalidError):
             call()
 
-    def test_web_and_batched(self, engine: FakeEngine) -> None:
-        """Web functions take no calls; batched ones none yet, because single values would compute something else."""
+    def test_web(self, engine: FakeEngine) -> None:
+        """Web functions take no calls."""
         other = modal.App()
         web = other.function(serialized=True, name="web")(modal.fastapi_endpoint()(lambda: 1))
-        batch = other.function(serialized=True)(modal.batched(max_batch_size=2, wait_ms=1)(lambda xs: xs))
-        with pytest.warns(UserWarning), other.run():
-            with pytest.raises(InvalidError, match="URL"):
-                web.remote()
-            with pytest.raises(UnimplementedError, match="batching"):
-                batch.remote(1)
-            assert batch.local([1]) == [1]
+        with pytest.warns(UserWarning), other.run(), pytest.raises(InvalidError, match="URL"):
+            web.remote()
 
     def test_nothing_to_bind(self, engine: FakeEngine) -> None:
         """`f.remote` is kept and can be passed on."""

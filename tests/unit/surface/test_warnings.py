@@ -94,7 +94,6 @@ def test_variants(engine: FakeEngine) -> None:
 @pytest.mark.parametrize(
     ("key", "decorate"),
     [
-        ("batched", lambda f: modal.batched(max_batch_size=2, wait_ms=1)(lambda x: x)),
         ("web", modal.fastapi_endpoint()),
         ("clustered", modal.clustered(size=2)),
     ],
@@ -126,11 +125,11 @@ def test_classes(engine: FakeEngine) -> None:
     """What a class asks for in vain is named like a function's, its methods' decorators included."""
     app = modal.App("x")
     app.cls(volumes={"/v": modal.Volume.from_name("v")})(
-        modal.concurrent(max_inputs=2)(made(m=modal.batched(max_batch_size=2, wait_ms=1)(lambda self, x: x)))
+        modal.concurrent(max_inputs=2)(made(m=modal.fastapi_endpoint()(lambda self, x: x)))
     )
     said = run(app)
 
-    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "batched"), said, strict=True)]
+    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "web"), said, strict=True)]
     assert ["'C.*'" in said[0], "'C.m'" in said[1]] == [True] * 2
 
 
