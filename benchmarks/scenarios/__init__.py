@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 from ..model import Scenario
-from . import calls, hello, map, selftest, start
+from . import calls, hello, inputs, map, selftest, start
 
 GROUPS = {
     "calls": "single calls: remote(), remote.aio(), large arrays, nested calls",
     "map": "many inputs: small ones, from zero, a million, slow and mixed ones",
+    "inputs": "several at once in one container: threads, tasks, batches",
     "start": "containers: one, 8 and 32 at once, with variables, memory, without bytecode",
     "hello": "whole programs: raymodal run, import, --help",
 }
 
-SCENARIOS: tuple[Scenario, ...] = (*calls.SCENARIOS, *map.SCENARIOS, *start.SCENARIOS, *hello.SCENARIOS)
+SCENARIOS: tuple[Scenario, ...] = (*calls.SCENARIOS, *map.SCENARIOS, *inputs.SCENARIOS, *start.SCENARIOS, *hello.SCENARIOS)
 # Not about raymodal: shows on any machine that the driver and its children work.
 HIDDEN: tuple[Scenario, ...] = selftest.SCENARIOS
 

@@ -65,6 +65,21 @@ def map_(
 
 
 @app.command()
+def inputs(
+    quick: Quick = False,
+    json: Json = None,
+    plot: Plot = None,
+    repeat: Repeat = None,
+    only: Only = None,
+    show_code: ShowCode = False,
+    check: Check = False,
+    stock: Stock = False,
+) -> None:
+    """Several inputs at once in one container: tasks, threads, batches as calls arrive."""
+    _measure("inputs", quick, json, plot, repeat, only, show_code, check, stock)
+
+
+@app.command()
 def start(
     quick: Quick = False,
     json: Json = None,

@@ -78,6 +78,12 @@ class _Blob:
         self.data = data
 
 
+class HasBuffers(Protocol):
+    """What keeps the large buffers of a result until they leave."""
+
+    buffers: list[Any]
+
+
 @dataclass(slots=True)
 class _Bundle:
     head: BundleHead
@@ -383,7 +389,7 @@ class Runtime:
             if _now() > stop_at:
                 return
 
-    def _encode(self, bundle: _Bundle, result: Any) -> Any:
+    def _encode(self, bundle: HasBuffers, result: Any) -> Any:
         """A result as it travels, or the failure to make it so (reported as if the function had raised it)."""
         try:
             if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):

@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import ctypes
 import inspect
+import math
 import queue
 import threading
 import time
@@ -44,6 +45,7 @@ from raymodal.wire import BundleHead, Encoder, Failure, Reply
 WAIT_S = 20.0
 TURN_S = 0.05  # how long one waits where they must take turns
 STREAM_S = 0.005  # a pull brings what a generator yields within this
+TURN_AWAY_S = 0.5  # inputs that were expected to wait a moment for a lane and wait this long go back to their caller
 FINISH_S = 25.0  # what still runs may take this long when its container drains
 RETIRING = "the container retires, because an input could not be ended"
 _now = time.perf_counter
@@ -70,9 +72,9 @@ class _Box:
         self._items: list[tuple[int, bytes, list[Any]]] = []
         self._waiting: threading.Lock | None = None
 
-    def put(self, item: tuple[int, bytes, list[Any]]) -> None:
+    def put(self, *items: tuple[int, bytes, list[Any]]) -> None:
         with self._lock:
-            self._items.append(item)
+            self._items += items
             waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.release()
@@ -141,6 +143,7 @@ class Work:
     is_async: bool
     stream: _Stream | None = None
     is_batch: bool = False
+    came: float = 0.0
     started: float = 0.0
     in_user: bool = False
     pressed: bool = False  # an exception may be on its way into its thread
@@ -249,6 +252,7 @@ class SharedRuntime(Runtime):
         with self._quiet:
             self._quiet.wait_for(lambda: all(work.given_up for work in self._works), timeout=FINISH_S)
         super().finish(reason)
+        self._threads.close()
 
     # --- messages, on any thread
 
@@ -321,6 +325,7 @@ class SharedRuntime(Runtime):
     def _enqueue(self, work: Work) -> None:
         with self._lock:
             if self._active >= self.lanes:
+                work.came = _now()
                 self._waiting.append(work)
                 return
             self._occupy(work)
@@ -328,8 +333,8 @@ class SharedRuntime(Runtime):
 
     def _occupy(self, work: Work) -> None:
         self._active += 1
+        work.started = _now()  # before the watch thread can see it
         self._works[work] = None
-        work.started = _now()
         self.current = work  # type: ignore[assignment]  # all that the watch thread asks is whether there is any
 
     def _launch(self, work: Work) -> None:
@@ -464,12 +469,22 @@ class SharedRuntime(Runtime):
         if error is None:
             error = self._why_no_outcomes(work, outcome)
         if error is not None:
-            failure = self._why(work, error)
-            for job in work.jobs:
-                self._answer(job, failure)
-            return
-        for job, value in zip(work.jobs, outcome, strict=True):
-            self._answer(job, value if wire.is_primitive(value) else self._encode(job, value))  # type: ignore[arg-type]
+            outs = [self._why(work, error)] * len(work.jobs)
+        else:
+            outs = [
+                value if wire.is_primitive(value) else self._encode(job, value)
+                for job, value in zip(work.jobs, outcome, strict=True)
+            ]
+        ready: dict[str, list[tuple[int, bytes, list[Any]]]] = {}
+        for job, out in zip(work.jobs, outs, strict=True):
+            reply = self._reply_of(job, out)
+            if reply is not None:
+                ready.setdefault(job.sender, []).append(reply)
+        if work.is_async:
+            # The next batch is on its way before the outcomes wake the threads that carry them, and those want the interpreter.
+            self._vacate(work)
+        for sender, replies in ready.items():
+            self._box(sender).put(*replies)
 
     def _why_no_outcomes(self, work: Work, outcome: Any) -> InvalidError | None:
         name, count = self._name_of(work.jobs[0]), len(work.jobs)
@@ -516,11 +531,17 @@ class SharedRuntime(Runtime):
         return work.function(*args, **kwargs)
 
     def _leave_user(self, work: Work) -> None:
+        """From here on nothing is raised in this thread. What was on its way is let in now: taking it back by a null exception leaves a flag of CPython 3.11 set
+        for good, which slows every thread down and hangs traced code."""
         with self._lock:
             work.in_user = False
-            if work.pressed:
-                # One that has not been raised yet must not hit what comes after user code.
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(work.thread_id), None)
+            pressed, work.pressed = work.pressed, False
+        if pressed:
+            try:
+                for _ in range(100):
+                    pass
+            except InputCancellation:
+                pass
 
     def _arguments(self, work: Work) -> tuple[tuple[Any, ...], dict[str, Any]]:
         job = work.jobs[0]
@@ -585,7 +606,7 @@ class SharedRuntime(Runtime):
         elif want is not None and want.kind == wire.TIMEOUT:
             self._answer(job, Failure(wire.TIMEOUT, None, want.text, where=self.plan.container_id))
         else:
-            self._answer(job, outcome if wire.is_primitive(outcome) else self._encode(job, outcome))  # type: ignore[arg-type]
+            self._answer(job, outcome if wire.is_primitive(outcome) else self._encode(job, outcome))
 
     def _why(self, work: Work, error: BaseException) -> Failure:
         where = self.plan.container_id
@@ -605,15 +626,20 @@ class SharedRuntime(Runtime):
         return wire.encode_failure(error, where)
 
     def _answer(self, job: Job, out: Any) -> None:
+        item = self._reply_of(job, out)
+        if item is not None:
+            self._box(job.sender).put(item)
+
+    def _reply_of(self, job: Job, out: Any) -> tuple[int, bytes, list[Any]] | None:
         with self._lock:
             if job.answered:
-                return  # it was given up before
+                return None  # it was given up before
             job.answered = True
             self._jobs.pop(job.key, None)
         reply, items = self._reply(0, [out], sealed=False)
         work = job.work
         reply.elapsed_s = _now() - work.started if work is not None and work.started else 0.0
-        self._put(job, reply, items)
+        return job.number, wire.encode_reply(reply, items), job.buffers
 
     def _put(self, job: Job, reply: Reply, items: Any) -> None:
         self._box(job.sender).put((job.number, wire.encode_reply(reply, items), job.buffers))
@@ -757,7 +783,7 @@ class SharedRuntime(Runtime):
 
     def _yielded(self, stream: _Stream, item: Any) -> bool:
         """One item more; answers a pull when it is due. True if the item cannot travel, which ends the stream."""
-        out = item if wire.is_primitive(item) else self._encode(stream, item)  # type: ignore[arg-type]
+        out = item if wire.is_primitive(item) else self._encode(stream, item)
         with stream.lock:
             stream.outs.append(out)
             is_due = (
@@ -810,6 +836,8 @@ class SharedRuntime(Runtime):
     def inspect(self) -> None:
         """Look at everything that runs: timeouts, interrupts that do not take, items that wait for a slow one. Side thread."""
         now = _now()
+        if self._waiting and now - self._waiting[0].came > TURN_AWAY_S:
+            self._turn_away("epoch", now - TURN_AWAY_S)
         for work in list(self._works):
             if work.given_up:
                 continue
@@ -927,18 +955,20 @@ class SharedRuntime(Runtime):
             self._retired = True
             self._uplink.retire(RETIRING)
 
-    def _turn_away(self) -> None:
-        """What has not begun goes elsewhere: the lanes that it waits for may never be free."""
+    def _turn_away(self, reason: str = "draining", before: float = math.inf) -> None:
+        """What came before this and has not begun goes back: lanes that it waits for may be free elsewhere, and here never."""
         with self._lock:
-            works = [work for work in self._waiting if work.stream is None]
-            self._waiting = deque(work for work in self._waiting if work.stream is not None)
+            works = [work for work in self._waiting if work.stream is None and work.came < before]
+            for work in works:
+                self._waiting.remove(work)
             jobs = [job for work in works for job in work.jobs]
-            jobs += [job for batcher in self._batchers.values() for job in batcher.clear()]
+            if reason == "draining":
+                jobs += [job for batcher in self._batchers.values() for job in batcher.clear()]
             for job in jobs:
                 job.answered = True
                 self._jobs.pop(job.key, None)
         for job in jobs:
-            self._put(job, Reply(0, 0, False, "draining", None, 0.0, wire.JOINT_VALUE), ())
+            self._put(job, Reply(0, 0, False, reason, None, 0.0, wire.JOINT_VALUE), ())
 
 
 class _Empty(Exception):
@@ -950,9 +980,16 @@ class _Threads:
 
     def __init__(self, run: Callable[[Work], None]) -> None:
         self._run = run
-        self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
+
+    def close(self) -> None:
+        """Those that are idle end."""
+        with self._lock:
+            idle, self._idle = self._idle, 0
+        for _ in range(idle):
+            self._queue.put(None)
 
     def submit(self, work: Work) -> None:
         with self._lock:
@@ -966,13 +1003,15 @@ class _Threads:
         else:
             self._queue.put(work)
 
-    def _main(self, work: Work) -> None:
-        while True:
+    def _main(self, first: Work) -> None:
+        work: Work | None = first
+        del first
+        while work is not None:
             try:
                 self._run(work)
             except InputCancellation:
                 pass  # one that came too late
+            work = None  # an idle thread must not keep the user's objects alive
             with self._lock:
                 self._idle += 1
-            work = None  # type: ignore[assignment]  # an idle thread must not keep the user's objects alive
             work = self._queue.get()

@@ -29,6 +29,7 @@ IN_FLIGHT_BYTES = 64 * 1024 * 1024
 GRACE_S = 8.0  # beyond its timeout a bundle may take this long until its container is killed from outside: the container's own grace and then some
 START_S = 0.5  # about what a container takes to start; one is worth it only if that much work is left for it
 LATE_S = 0.15  # a bundle of short inputs that takes longer has one that is not
+SHARED_AHEAD_S = 0.25  # inputs this short may wait in a container that runs several at once
 PARTED_S = 10.0  # how long the two halves of a sealed bundle may arrive apart
 
 
@@ -252,7 +253,9 @@ class Run:
         while not slot.revoked and not slot.asked_back:
             size = self._size()
             if slot.inflight:
-                if (
+                if slot.channel is not None and len(slot.inflight) < 2 and self._may_wait_there():
+                    pass
+                elif (
                     len(slot.inflight) >= 2
                     or slot.channel is not None
                     or not self.sizer.may_send_ahead(size)
@@ -261,7 +264,11 @@ class Run:
                     return
                 if not self._stuck.isdisjoint(slot.inflight):
                     return  # what is sent now would wait behind an input that overruns
-                if any(s.take.alone or not s.sealable for i in slot.inflight if (s := self._sent.get(i)) is not None):
+                if any(
+                    s.take.alone or not (s.sealable or slot.channel)
+                    for i in slot.inflight
+                    if (s := self._sent.get(i)) is not None
+                ):
                     return
             take = self.ledger.take(size, now)
             if take is None:
@@ -328,6 +335,12 @@ class Run:
 
         slot.channel.submit("run", (blob,), held, on_done, alone=take.alone, on_sent=on_sent, later=True)
         self._to_flush.add(slot.channel)
+
+    def _may_wait_there(self) -> bool:
+        """Whether an input may wait in a container that runs several at once, so that a lane that comes free has its next at once."""
+        if self.pool.facts.batch is not None or self._in_flight_bytes > IN_FLIGHT_BYTES:
+            return False
+        return self.sizer.per_input_s is not None and self.sizer.per_input_s <= SHARED_AHEAD_S
 
     def _pipelined(self, count: int) -> bool:
         return self.sizer.may_send_ahead(count) and not self.pool.facts.is_shared

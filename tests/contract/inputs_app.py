@@ -313,6 +313,15 @@ def grows(gates: list[str], logs: list[str]) -> list[int]:
     return [len(gates)] * len(gates)
 
 
+@app.function(max_containers=1, cpu=0.1)
+@modal.batched(max_batch_size=2, wait_ms=60_000)
+def twos(gates: list[str], logs: list[str]) -> list[int]:
+    """Full batches, which wait at a gate."""
+    note(logs[0], "begun")
+    await_file(gates[0])
+    return [len(gates)] * len(gates)
+
+
 @app.function(max_containers=1, cpu=0.1, timeout=1)
 @modal.batched(max_batch_size=4, wait_ms=200)
 def broken(how: list[str]) -> object:

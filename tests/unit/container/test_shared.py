@@ -121,6 +121,44 @@ def test_no_more_at_once_than_lanes() -> None:
     assert begun[2:] == [2, 3, 4]
 
 
+def test_the_clock_runs_before_it_is_looked_at() -> None:
+    """The watch thread may look between any two lines; work without a start would be past every timeout."""
+
+    class Checked(dict[Any, None]):
+        def __setitem__(self, work: Any, value: None) -> None:
+            assert work.started > 0
+            super().__setitem__(work, value)
+
+    box = Box(lambda x: x)
+    box.runtime._works = Checked()
+    box.send(1, 2, 3)
+    assert sorted(box.collect(3).values()) == [1, 2, 3]
+
+
+def test_inputs_that_wait_too_long_for_a_lane(clock: list[float]) -> None:
+    """They were expected to wait a moment: their caller may have a lane elsewhere."""
+    gate, has_begun = threading.Event(), threading.Event()
+
+    def function(x: int) -> int:
+        has_begun.set()
+        gate.wait(LONG_S)
+        return x
+
+    box = Box(function, 1, max_concurrent_inputs=2)
+    box.runtime.set_lanes(1)
+    box.send(0, 1)
+    assert has_begun.wait(LONG_S)
+    clock[0] += 0.4
+    box.send(2)
+    box.runtime.inspect()
+    assert len(box.runtime._waiting) == 2
+    clock[0] += 0.2
+    box.runtime.inspect()
+    assert box.collect(1) == {2: "epoch"}
+    gate.set()
+    assert box.collect(3) == {1: 0, 2: "epoch", 3: 2}
+
+
 def test_fewer_lanes_and_more_again() -> None:
     """Those that wait begin as lanes are added."""
     gate = threading.Event()
