@@ -15,7 +15,13 @@ GROUPS = {
     "hello": "whole programs: raymodal run, import, --help",
 }
 
-SCENARIOS: tuple[Scenario, ...] = (*calls.SCENARIOS, *map.SCENARIOS, *inputs.SCENARIOS, *start.SCENARIOS, *hello.SCENARIOS)
+SCENARIOS: tuple[Scenario, ...] = (
+    *calls.SCENARIOS,
+    *map.SCENARIOS,
+    *inputs.SCENARIOS,
+    *start.SCENARIOS,
+    *hello.SCENARIOS,
+)
 # Not about raymodal: shows on any machine that the driver and its children work.
 HIDDEN: tuple[Scenario, ...] = selftest.SCENARIOS
 
