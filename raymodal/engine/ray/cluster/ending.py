@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def sweep(tmpdir: str) -> None:
         with contextlib.suppress(OSError), open(lock) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def remove_tree(folder: str | Path) -> None:
+    """Remove a session's folder. Processes that are just ending may still put a file into it: a second look finds that."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(0.05)
 
 
 def raylets(node: Any) -> list[int]:

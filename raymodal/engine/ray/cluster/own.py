@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import random
-import shutil
 from typing import Any
 
 from raymodal.config import Settings
@@ -19,6 +18,7 @@ from raymodal.engine.ray.cluster.ending import (
     kill,
     processes_of,
     raylets,
+    remove_tree,
     start_watchdog,
     stop_watchdog,
     sweep,
@@ -120,7 +120,7 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         kill(processes_of(session))
         bytecode.stop(filling)
         for folder in (session_dir, *leftovers):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         if held is not None:
             os.close(held)
         stop_watchdog(watchdog)
@@ -144,7 +144,8 @@ def _clear_up_failed_start(session: str) -> list[str]:
         with contextlib.suppress(Exception):
             folders.append(str(node.get_session_dir_path()))
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-            shutil.rmtree(folders[-1], ignore_errors=True)
     half_started.clear()
     kill(processes_of(session))
+    for folder in folders:
+        remove_tree(folder)
     return folders
