@@ -34,6 +34,7 @@ DRAIN_S = 30.0
 EXIT_GRACE_S = 30.0  # what exit hooks may take when the app stops; as long as in Modal
 STOP_S = 5.0  # and containers without any
 MAX_START_FAILURES = 3
+OWN_CLIENT_ID = "controller"  # as a caller of its own app
 
 
 def rules_of(spec: FunctionSpec) -> Rules:
@@ -142,6 +143,7 @@ class ControllerService:
             [s.pool() for s in setups if not s.is_template],
             _container_id,
             lease_ttl_s,
+            own_client_id=OWN_CLIENT_ID,
         )
         self._callers: dict[str, _Caller] = {}
         self._live: dict[str, _Live] = {}
@@ -747,7 +749,7 @@ class _Loopback:
 
     def __init__(self, service: ControllerService) -> None:
         self._service = service
-        self.client_id = "controller"
+        self.client_id = OWN_CLIENT_ID
 
     def controller(self, method: str, *args: Any) -> Any:
         return getattr(self._service, method)(*args)

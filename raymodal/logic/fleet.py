@@ -218,6 +218,7 @@ class Fleet:
         new_id: gives ids for containers.
         lease_ttl_s: a caller not heard of for this long is dead.
         first_alone_s: on few cores a function's very first container starts alone for this long.
+        own_client_id: the caller that lives where the fleet does (spawned calls), so it is never dead while the fleet is not.
     """
 
     def __init__(
@@ -226,6 +227,7 @@ class Fleet:
         new_id: Callable[[], str],
         lease_ttl_s: float = 10.0,
         first_alone_s: float = FIRST_ALONE_S,
+        own_client_id: str | None = None,
     ) -> None:
         self.pools: dict[str, Pool] = {p.tag: p for p in pools}
         self.containers: dict[str, Container] = {}
@@ -237,6 +239,7 @@ class Fleet:
         self._new_id = new_id
         self._ttl = lease_ttl_s
         self._first_alone_s = first_alone_s
+        self._own_client_id = own_client_id
         self._next_lease = 0
         self._turn: deque[str] = deque(self.pools)
         self._again_at: float | None = None
@@ -848,6 +851,8 @@ class Fleet:
         for client in list(self.clients.values()):
             if client.container_id in self.containers:
                 continue  # its container lives: silence may only mean that the interpreter lock is held
+            if client.client_id == self._own_client_id:
+                continue
             matters = bool(client.demand) or client.client_id in holders
             if client.seen + self._ttl > now:
                 if matters:

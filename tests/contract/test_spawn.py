@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import raymodal as modal
+from raymodal import config
 from raymodal.exception import InvalidError, NotFoundError
 from tests.contract.support import local_only
 
@@ -39,6 +40,26 @@ def test_get_in_time(sample: Any, tmp_path: Path) -> None:
     go.touch()
 
     assert call.get(timeout=20) == 0
+
+
+def test_one_that_takes_longer_than_callers_may_be_silent(engine: Any) -> None:
+    """The controller is the caller of what was spawned, and reports nothing while it runs."""
+    app = modal.App("long-spawn")
+
+    @app.function(serialized=True)
+    def slow() -> str:
+        import time
+
+        time.sleep(2)
+        return "done"
+
+    before = config.settings().lease_ttl_s
+    config.override(lease_ttl_s=0.3)
+    try:
+        with app.run():
+            assert slow.spawn().get(timeout=30) == "done"
+    finally:
+        config.override(lease_ttl_s=before)
 
 
 def test_a_failure(sample: Any) -> None:

@@ -27,7 +27,7 @@ class World:
         memory: int = 1000,
     ) -> None:
         numbers = itertools.count(1)
-        self.fleet = Fleet(pools, lambda: f"c{next(numbers)}", lease_ttl_s=10.0, first_alone_s=0.0)
+        self.fleet = Fleet(pools, lambda: f"c{next(numbers)}", lease_ttl_s=10.0, first_alone_s=0.0, own_client_id="own")
         self.fleet.room = Room(cpus, memory, gpus, cores, can_grow)
         self.fleet.cores = cores
         self.now = 100.0

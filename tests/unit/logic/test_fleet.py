@@ -331,6 +331,19 @@ def test_a_caller_that_was_only_silent_is_told_and_counts_again() -> None:
     assert len(world.granted["slow"]) == 2
 
 
+def test_the_caller_beside_the_fleet_is_never_dead() -> None:
+    """It calls for spawned inputs, says nothing while one runs for long or waits for room, and ends with the fleet."""
+    world = World(pool("f"), pool("gpu", gpus=1), can_grow=True)
+    world.demand("own", "f", 1)
+    world.demand("own", "gpu", 1)
+    world.all_ready()
+    world.silent.add("own")
+    commands = world.wait(1000)
+    assert [c for c in commands if isinstance(c, Kill | Revoke)] == []
+    assert len(world.leases("own", "f")) == 1
+    assert [c.pending for c in world.fleet.pools["gpu"].containers.values()] == [True]
+
+
 def test_a_container_that_calls_is_not_dead_for_being_silent() -> None:
     """It may hold the interpreter lock; it ends with its container."""
     world = World(pool("f"), pool("g"))
