@@ -324,7 +324,7 @@ def test_what_a_crash_left_is_found_and_removed(fresh: Kept) -> None:
     """Keeper and watchdog killed, as by a kernel out of memory: the next command says so in a line, and clears up."""
     assert fresh("up").code == 0
     record, pids = fresh.record, fresh.everything()
-    watchdogs = [pid for pid in pids if b"raymodal-watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    watchdogs = [pid for pid in pids if b"raymodal-watchdog" in _command(pid)]
     assert len(watchdogs) == 1
     for pid in (*watchdogs, record.keeper):
         os.kill(pid, signal.SIGKILL)
