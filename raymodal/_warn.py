@@ -29,8 +29,8 @@ WARNINGS: dict[str, str] = {
     "enable_memory_snapshot": "No node here takes memory snapshots: every container starts from the beginning and runs all "
     "enter hooks, in the same order. Results do not change, starts are slower. Way out: a Ray that raymodal starts, by itself, with "
     "`raymodal cluster up` or, node by node, with `raymodal cluster node`; on Linux, without RAYMODAL_FORK=0.",
-    "single_use_containers": "Containers are reused yet: state left behind by one input is seen by the next. Way out: do not "
-    "depend on a fresh process.",
+    "single_use_containers": "On the local engine containers are threads of one process: every input has a container and an "
+    "object of its own, but what modules hold is seen by the next input. Way out: `--engine ray`.",
     "experimental_options": "Modal's experimental options have no meaning on Ray and are not looked at.",
     "_experimental_restrict_output": "Results are pickled as always; restricting them to plain data is not carried out.",
     "image.steps": "Images are not built yet: the function runs in the Python environment of the node. Way out: install the "
@@ -45,14 +45,10 @@ WARNINGS: dict[str, str] = {
 _said: set[str] = set()
 
 
-def warn_no_snapshots(tags: list[str]) -> None:
-    """For functions that ask for memory snapshots where no node takes any."""
+def warn_of_engine(key: str, tags: list[str]) -> None:
+    """For functions that ask for what this engine, or its nodes, cannot give."""
     if tags:
-        warn_once(
-            "enable_memory_snapshot",
-            f"enable_memory_snapshot (used by {', '.join(map(repr, tags))}): {WARNINGS['enable_memory_snapshot']}",
-            stacklevel=3,
-        )
+        warn_once(key, f"{key} (used by {', '.join(map(repr, tags))}): {WARNINGS[key]}", stacklevel=3)
 
 
 def warn_once(key: str, message: str, *, stacklevel: int = 2) -> None:

@@ -969,7 +969,6 @@ def not_carried_out(spec: FunctionSpec) -> Iterator[str]:
         ("block_network", spec.block_network),
         ("restrict_modal_access", spec.restrict_modal_access),
         ("i6pn", spec.i6pn),
-        ("single_use_containers", spec.single_use_containers),
         ("experimental_options", spec.experimental_options),
         ("_experimental_restrict_output", spec.restrict_output),
         ("web", spec.webhook),

@@ -29,6 +29,7 @@ class ContainerContext:
         tag: of the function that this container runs, whatever its options; for a class `Name.*`, whatever the object's arguments.
         image_key: of the function's image, so that `image.imports()` knows whether it is inside its own.
         lanes: says how many inputs the container runs at once, and changes it; None where it is always one.
+        retire: has the container take nothing more and end after what it runs.
         app: gives the `PoolClient` of any function of the same app, so that handles are live.
     """
 
@@ -39,6 +40,7 @@ class ContainerContext:
     app: Any = None
     image_key: str | None = None
     lanes: Any = None
+    retire: Any = None
 
     def pool(self, tag: str) -> PoolClient:
         pool: PoolClient = self.app.pool(tag)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raymodal import wire
-from raymodal.container.context import CurrentInput, current_input
+from raymodal.container.context import CurrentInput, current_input, here
 from raymodal.container.lifecycle import Lifecycle
 from raymodal.container.loader import load_function
 from raymodal.exception import InputCancellation, InvalidError
@@ -40,6 +40,7 @@ from raymodal.wire import Big, Body, BundleHead, Encoder, Failure, Reply
 
 OVERRUN_S = 0.100
 REPLY_BYTES = 4_000_000  # results beyond this end a bundle early
+SINGLE_USE = "its container is for one input"
 CANCEL_TEXT = "Input was cancelled by user"
 _now = time.perf_counter
 
@@ -194,6 +195,9 @@ class Runtime:
         Raises:
             BaseException: whatever user code raises.
         """
+        context = here()
+        if context is not None:
+            context.retire = self.retire
         if self._life is not None:
             self._life.enter()
 
@@ -217,6 +221,17 @@ class Runtime:
     def refuse_more(self, reason: str) -> None:
         """Take no further bundles, those that are queued already included. Any thread."""
         self.draining = self.draining or reason
+
+    def retire(self, reason: str) -> None:
+        """Take no further inputs, not even those of the bundle that runs, and end after what runs now. Any thread."""
+        self.refuse_more(reason)
+        bundle = self.current
+        while bundle is not None:
+            try:
+                bundle.rest.pop()
+            except IndexError:
+                break
+        self._uplink.retire(reason)
 
     def finish(self, reason: str = "") -> None:
         """Drain: take nothing more, close what is open, run the exit hooks. Main thread."""
@@ -280,6 +295,8 @@ class Runtime:
         if refused:
             self.current = None
             return wire.encode_reply(Reply(0, 0, False, refused, None, 0.0, wire.JOINT_VALUE, epoch=self.epoch), ())
+        if self.plan.spec.single_use_containers:
+            self.refuse_more(SINGLE_USE)
         self.wake()
         return bundle
 

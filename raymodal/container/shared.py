@@ -35,7 +35,17 @@ from typing import Any
 
 from raymodal import wire
 from raymodal.container.context import CurrentInput, current_input, here
-from raymodal.container.runtime import CANCEL_TEXT, OVERRUN_S, Runtime, Uplink, _await, _close_loop, _Inputs, _unwrap
+from raymodal.container.runtime import (
+    CANCEL_TEXT,
+    OVERRUN_S,
+    SINGLE_USE,
+    Runtime,
+    Uplink,
+    _await,
+    _close_loop,
+    _Inputs,
+    _unwrap,
+)
 from raymodal.container.runtime import _BadInput as BadInput
 from raymodal.exception import InputCancellation, InvalidError
 from raymodal.logic.batching import Batcher
@@ -46,7 +56,8 @@ WAIT_S = 20.0
 TURN_S = 0.05  # how long one waits where they must take turns
 STREAM_S = 0.005  # a pull brings what a generator yields within this
 TURN_AWAY_S = 0.5  # inputs that were expected to wait a moment for a lane and wait this long go back to their caller
-FINISH_S = 25.0  # what still runs may take this long when its container drains
+FINISH_S = 25.0  # what still runs may take this long beyond its timeout when its container drains
+SEND_HOME_S = 0.5
 RETIRING = "the container retires, because an input could not be ended"
 _now = time.perf_counter
 
@@ -202,6 +213,8 @@ class SharedRuntime(Runtime):
         self._will_start = False
         self._quiet = threading.Condition(self._lock)
         self._retired = False
+        self._is_over = False
+        self._is_single_use = plan.spec.single_use_containers
 
     # --- life
 
@@ -250,9 +263,19 @@ class SharedRuntime(Runtime):
         for key in list(self._open):
             self._close_stream_of(key, None)
         with self._quiet:
-            self._quiet.wait_for(lambda: all(work.given_up for work in self._works), timeout=FINISH_S)
+            self._quiet.wait_for(lambda: all(work.given_up for work in self._works), timeout=self._timeout_s + FINISH_S)
+        self._send_home()
         super().finish(reason)
         self._threads.close()
+
+    def _send_home(self) -> None:
+        """Let the exchanges that wait bring the last answers home: this process may be gone in a moment."""
+        self._is_over = True
+        for box in list(self._boxes.values()):
+            box.put()
+        until = _now() + SEND_HOME_S
+        while self._collecting and _now() < until:
+            time.sleep(0.001)
 
     # --- messages, on any thread
 
@@ -263,11 +286,14 @@ class SharedRuntime(Runtime):
             self._accept(sender, number, method, args, buffers[at : at + held])
             at += held
         box = self._box(sender)
-        self._collecting += 1
+        with self._lock:
+            self._collecting += 1
+            wait_s = TURN_S if self._is_over or self._collecting >= EXCHANGES else WAIT_S
         try:
-            items = box.take(WAIT_S if self._collecting < EXCHANGES else TURN_S)
+            items = box.take(wait_s)
         finally:
-            self._collecting -= 1
+            with self._lock:
+                self._collecting -= 1
         data = wire.encode_messages([(number, "", (reply,), len(held)) for number, reply, held in items])
         out = [buffer for _, _, held in items for buffer in held]
         return [data, *out] if out else data
@@ -407,12 +433,25 @@ class SharedRuntime(Runtime):
                         job.work = work
                     self._occupy(work)
                     begin.append(work)
+                    if self._is_single_use:
+                        self.refuse_more(SINGLE_USE)
+                        break
+                if begin and self._is_single_use:
+                    break
             dues = [due for batcher in self._batchers.values() if (due := batcher.due_at) is not None]
-            if dues and self._active < self.lanes and (self._next_cut is None or min(dues) < self._next_cut):
+            is_over = self._is_single_use and bool(self.draining)
+            if (
+                dues
+                and not is_over
+                and self._active < self.lanes
+                and (self._next_cut is None or min(dues) < self._next_cut)
+            ):
                 self._next_cut = min(dues)
                 wait_s = max(0.0, min(dues) - now)
         for work in begin:
             self._launch(work)
+        if begin and self._is_single_use:
+            self.retire(SINGLE_USE)
         if wait_s is not None:
             loop = self.loop
             loop.call_soon_threadsafe(loop.call_later, wait_s, self._cut_at_time)
@@ -949,11 +988,14 @@ class SharedRuntime(Runtime):
             return
         with self._quiet:
             self._quiet.notify_all()
-        self.refuse_more(RETIRING)
+        self.retire(RETIRING)
+
+    def retire(self, reason: str) -> None:
+        self.refuse_more(reason)
         self._turn_away()
         if not self._retired:
             self._retired = True
-            self._uplink.retire(RETIRING)
+            self._uplink.retire(reason)
 
     def _turn_away(self, reason: str = "draining", before: float = math.inf) -> None:
         """What came before this and has not begun goes back: lanes that it waits for may be free elsewhere, and here never."""

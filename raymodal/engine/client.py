@@ -46,6 +46,7 @@ class Slot:
         "inflight",
         "lease_id",
         "revoked",
+        "used_up",
     )
 
     def __init__(self, lease_id: int, container_id: str, container: Any, channel: Channel | None = None) -> None:
@@ -59,6 +60,11 @@ class Slot:
         self.asked_back = False
         self.revoked = False
         self.gone = False
+        self.used_up = False
+
+    def use_up(self) -> None:
+        """What is sent now is all that its container will run: a container for one input."""
+        self.used_up = self.asked_back = True
 
     def submit(self, link: Link, method: str, args: tuple[Any, ...], held: list[Any], on_done: OnDone) -> None:
         """Call the container. Any thread."""
@@ -221,7 +227,7 @@ class PoolClient(Callee):
         with self._lock:
             known = self._slots.pop(slot.lease_id, None)
         if known is not None and not slot.revoked:
-            self._report([(slot.lease_id, _monotonic() - slot.idle_since)])
+            self._report([(slot.lease_id, _monotonic() - slot.idle_since, slot.used_up)])
 
     def granted(self, slot: Slot) -> None:
         with self._lock:

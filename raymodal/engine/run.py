@@ -99,7 +99,7 @@ class Run:
         self._kwargs = kwargs
         self._raw = raw
         # A container that runs several inputs at once decides itself which of them run; bundles would tie them together.
-        self._one_by_one = one_by_one or pool.facts.is_shared
+        self._one_by_one = one_by_one or pool.facts.is_shared or pool.facts.is_single_use
         self._method = method
         self._fresh: deque[Any] = deque()
         self._kept: dict[int, Any] = {}  # inputs that may have to be sent again
@@ -189,7 +189,7 @@ class Run:
         if not unsent:
             return 0
         held = len(self._slots)
-        if self.sizer.is_short and not self.pool.facts.is_shared:
+        if self.sizer.is_short and not self.pool.facts.is_shared and not self.pool.facts.is_single_use:
             # Slots take many inputs in turn: what counts is how many of them the work ahead keeps busy. One whose input overruns is out of use
             # for who knows how long, so the others need slots besides it.
             late = _monotonic() - LATE_S
@@ -201,7 +201,7 @@ class Run:
 
     def _lasting(self, more: int) -> int:
         """How many of `more` slots would still have work when a container that starts now is ready."""
-        if not self.sizer.is_short or self._stuck:
+        if not self.sizer.is_short or self._stuck or self.pool.facts.is_single_use:
             return more
         work_s = (self.ledger.queued + (self.hint or 0)) * (self.sizer.per_input_s or 0.0)
         return min(more, max(0, int(work_s / START_S) - len(self._slots)))
@@ -319,6 +319,8 @@ class Run:
         self._in_flight_bytes += n_bytes
         self._sent[wire_id] = _Sent(take, slot, items, n_bytes, head.pipelined or count > 1)
         slot.inflight[wire_id] = now if not slot.inflight else 0.0
+        if self.pool.facts.is_single_use:
+            slot.use_up()
 
         def on_done(raw: Any) -> None:
             self.post(("reply", wire_id, raw))
@@ -343,7 +345,7 @@ class Run:
         return self.sizer.per_input_s is not None and self.sizer.per_input_s <= SHARED_AHEAD_S
 
     def _pipelined(self, count: int) -> bool:
-        return self.sizer.may_send_ahead(count) and not self.pool.facts.is_shared
+        return self.sizer.may_send_ahead(count) and not (self.pool.facts.is_shared or self.pool.facts.is_single_use)
 
     def _items_of(self, take: Take) -> list[Any]:
         count = wire.count_of(take.indices)

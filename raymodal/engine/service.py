@@ -244,8 +244,8 @@ class ControllerService:
         self.calls_handled += 1
         now = self._now()
         caller = self._caller(client_id, container_id, now)
-        for lease_id, idle_s in releases:
-            self._fleet.released(client_id, lease_id, idle_s, now)
+        for lease_id, idle_s, used_up in releases:
+            self._fleet.released(client_id, lease_id, idle_s, now, used_up=used_up)
         if seq > caller.seqs.get(tag, 0):
             # Reports of one process may overtake each other.
             caller.seqs[tag] = seq
@@ -530,7 +530,8 @@ class ControllerService:
             elif isinstance(command, fl.Drain):
                 process = self._live.get(command.container_id)
                 if process is not None:
-                    self._spawn(self._finish(command.container_id, process, command.reason, DRAIN_S))
+                    grace_s = DRAIN_S + (self._setups[process.tag].plan.spec.timeout_s if command.patient else 0.0)
+                    self._spawn(self._finish(command.container_id, process, command.reason, grace_s))
             elif isinstance(command, fl.Kill):
                 process = self._live.get(command.container_id)
                 if process is None or self._stopped:

@@ -50,6 +50,8 @@ class OneCall:
         )
         head.bundle_id = self._pool.app.next_single()
         slot.inflight[head.bundle_id] = _monotonic()
+        if self._pool.facts.is_single_use:
+            slot.use_up()
         slot.submit(link, "run", (wire.encode_bundle(head, (self._blob,)),), self._held, on_done)
 
     def wait(self) -> Any:

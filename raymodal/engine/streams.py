@@ -66,6 +66,8 @@ class _Stream:
             wire.EACH_CALL, slot.epoch, self._wire_id, sender, call_id, (0, 1), None, 0.0, False, self._method
         )
         slot.inflight[self._wire_id] = _monotonic()
+        if self.pool.facts.is_single_use:
+            slot.use_up()
         self._submit("open_stream", (wire.encode_bundle(head, (self._blob,)), 1), self._held)
 
     def _submit(self, method: str, args: tuple[Any, ...], held: list[Any] | None = None) -> None:

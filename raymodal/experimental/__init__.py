@@ -142,11 +142,10 @@ async def _stop_fetching_inputs() -> None:
     Raises:
         RuntimeError: outside of a container.
     """
-    if here() is None:
+    context = here()
+    if context is None or context.retire is None:
         raise RuntimeError("stop_fetching_inputs() works in a container only")
-    _later.refuse(
-        "stop_fetching_inputs", "A container cannot retire by itself yet. Way out: single_use_containers=True"
-    )
+    context.retire("stop_fetching_inputs() was called")
 
 
 stop_fetching_inputs = dual_function(_stop_fetching_inputs)

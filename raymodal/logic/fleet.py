@@ -49,10 +49,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Tell a container to finish, run its exit hooks and end."""
+    """Tell a container to finish, run its exit hooks and end. `patient`: what it runs may take its time."""
 
     container_id: str
     reason: str
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Container:
     idle_since: float = 0.0
     pending: bool = False  # started although there is no room: a cluster that can grow shall hear of it
     retiring: bool = False  # another function waits for its room: no further leases
+    used: bool = False  # it has run the one input that it is for
 
 
 @dataclass(slots=True)
@@ -282,17 +284,16 @@ class Fleet:
             client.demand.pop(tag, None)
         self._queue_or_not(pool, client, now)
 
-    def released(self, client_id: str, lease_id: int, idle_s: float, now: float) -> None:
-        """A caller gives a lease back; its container has been idle for `idle_s`."""
+    def released(self, client_id: str, lease_id: int, idle_s: float, now: float, *, used_up: bool = False) -> None:
+        """A caller gives a lease back; its container has been idle for `idle_s`. `used_up`: nobody else is to have it."""
         self.client_seen(client_id, now)
         lease = self.leases.get(lease_id)
         if lease is not None and lease.client_id == client_id:
             self._end_lease(lease, now - max(idle_s, 0.0))
-            pool = (
-                self.pools[self.containers[lease.container_id].tag] if lease.container_id in self.containers else None
-            )
-            if pool is not None:
-                self._queue_or_not(pool, self.clients[client_id], now)
+            container = self.containers.get(lease.container_id)
+            if container is not None:
+                container.used = container.used or used_up
+                self._queue_or_not(self.pools[container.tag], self.clients[client_id], now)
 
     def container_ready(self, container_id: str, now: float) -> None:
         container = self.containers.get(container_id)
@@ -395,7 +396,7 @@ class Fleet:
             client = self.clients.get(lease.client_id)
             if client is not None:
                 self._queue_or_not(pool, client, now)
-        commands.append(Drain(container_id, reason))
+        commands.append(Drain(container_id, reason, patient=True))
         return commands
 
     def set_rules(self, tag: str, **changes: object) -> Rules:
@@ -421,6 +422,7 @@ class Fleet:
             if pool.is_asleep:
                 pool.decision = None
                 continue
+            commands += self._end_used(pool, now)
             commands += self._grant(pool, now)
             commands += self._ask_back(pool)
             commands += self._level(pool)
@@ -512,6 +514,16 @@ class Fleet:
         else:
             pool.queue.pop(client.client_id, None)
 
+    def _end_used(self, pool: Pool, now: float) -> list[Command]:
+        """Containers for one input that have run it."""
+        commands: list[Command] = []
+        for container in pool.containers.values():
+            if container.used and container.status is Status.READY and not container.leases:
+                container.status = Status.DRAINING
+                container.since = now
+                commands.append(Drain(container.container_id, "single_use_containers"))
+        return commands
+
     def _grant(self, pool: Pool, now: float) -> list[Command]:
         commands: list[Command] = []
         if not pool.queue:
@@ -519,7 +531,7 @@ class Fleet:
         free = [
             c
             for c in pool.containers.values()
-            if c.status is Status.READY and len(c.leases) < pool.slots and not c.retiring
+            if c.status is Status.READY and len(c.leases) < pool.slots and not c.retiring and not c.used
         ]
         while free and pool.queue:
             # Least served first; among those, who has waited longest (the queue's own order; min is stable).

@@ -73,7 +73,7 @@ class PoolRequest:
     def facts(self, base: FunctionFacts) -> FunctionFacts:
         """What a caller must know of this pool."""
         timeout_s = float(self.changes.get("timeout_s", base.timeout_s))
-        lanes = self.changes.get("max_concurrent_inputs", base.lanes)
+        lanes = 1 if base.is_single_use else self.changes.get("max_concurrent_inputs", base.lanes)
         retries = self.changes.get("retries", base.retries)
         batch = self.changes.get("batching", base.batch)
         return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1), batch=batch)
@@ -95,6 +95,7 @@ class FunctionFacts:
     Attributes:
         lanes: inputs, or batches of them, that a container runs at once.
         batch: it runs inputs in batches.
+        is_single_use: a container runs one input, or one batch, and then ends.
     """
 
     tag: str
@@ -104,6 +105,7 @@ class FunctionFacts:
     retries: object  # spec.function.RetryPolicy | None
     lanes: int = 1
     batch: BatchSpec | None = None
+    is_single_use: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -113,7 +115,9 @@ class FunctionFacts:
     @property
     def slots(self) -> int:
         """Inputs that may be at a container at once: of batches also those that the next ones are made of."""
-        return self.lanes if self.batch is None else 2 * self.lanes * self.batch.max_batch_size
+        if self.batch is None:
+            return self.lanes
+        return (1 if self.is_single_use else 2) * self.lanes * self.batch.max_batch_size
 
     @property
     def patience_s(self) -> float:
@@ -123,13 +127,20 @@ class FunctionFacts:
 
 def facts_of(spec: FunctionSpec, object_id: str) -> FunctionFacts:
     return FunctionFacts(
-        spec.tag, object_id, spec.is_generator, spec.timeout_s, spec.retries, lanes_of(spec), spec.batching
+        spec.tag,
+        object_id,
+        spec.is_generator,
+        spec.timeout_s,
+        spec.retries,
+        lanes_of(spec),
+        spec.batching,
+        spec.single_use_containers,
     )
 
 
 def lanes_of(spec: FunctionSpec) -> int:
     """Inputs, or batches of them, that a container of these settings runs at once."""
-    return max(1, spec.max_concurrent_inputs or 1)
+    return 1 if spec.single_use_containers else max(1, spec.max_concurrent_inputs or 1)
 
 
 def is_shared(spec: FunctionSpec) -> bool:

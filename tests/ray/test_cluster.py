@@ -78,7 +78,7 @@ def run(script: str, home: Path, *arguments: str, **changes: str) -> subprocess.
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

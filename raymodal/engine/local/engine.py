@@ -16,7 +16,7 @@ from typing import Any
 
 from raymodal import output
 from raymodal._dual import io_loop, on_io_loop
-from raymodal._warn import warn_no_snapshots
+from raymodal._warn import warn_of_engine
 from raymodal.config import settings
 from raymodal.container.context import context_for, enter_thread_container
 from raymodal.container.kinds import runtime_for
@@ -301,7 +301,10 @@ class LocalEngine:
         self._apps: dict[str, LocalApp] = {}
 
     async def start_app(self, plan: AppPlan) -> RunningApp:
-        warn_no_snapshots([tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot])
+        snapshots = [tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot]
+        warn_of_engine("enable_memory_snapshot", snapshots)
+        single_use = [tag for tag, f in plan.functions.items() if f.spec.single_use_containers]
+        warn_of_engine("single_use_containers", single_use)
         now = settings()
         options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
         host = _Host(options)

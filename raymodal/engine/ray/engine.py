@@ -13,7 +13,7 @@ from typing import Any
 
 from raymodal import output, wire
 from raymodal._dual import io_loop, on_io_loop
-from raymodal._warn import warn_no_snapshots
+from raymodal._warn import warn_of_engine
 from raymodal.config import Settings, settings
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import RunningApp, StoreClient
@@ -98,7 +98,8 @@ class RayEngine:
         placer = Placer(tuple(self.cluster.nodes()), self.cluster.is_local, ignore_gpu=now.gpu == "ignore")
         setups, options, misfits, notes = _plan_pools(plan, placer, output_address=address)
         if not any(node.get("Labels", {}).get(FORKED_LABEL) for node in ray.nodes()):
-            warn_no_snapshots([tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot])
+            snapshots = [tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot]
+            warn_of_engine("enable_memory_snapshot", snapshots)
         client_options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
         # Nodes of a cluster that others started need not have the program's files.
         archive = (

@@ -1,18 +1,22 @@
 """Calls between processes on Ray: to the controller, to containers, and large buffers through the object store.
 
 Two rules of Ray 2.60 that this file keeps (DESIGN.md, data path): a completion callback runs on Ray's own I/O thread, so it only hands on; and it does not keep
-its ObjectRef, whose loss before a large result arrives aborts the process, so the callback holds it.
+its ObjectRef, whose loss before a large result arrives aborts the process, so the callback holds it. And one of this project's: once this process has left its
+cluster nothing is called, because Ray would answer the call by joining whatever cluster it finds on this machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RaySystemError
 
 from raymodal.engine.protocol import Gone, OnDone
+
+LEFT = "this process has left the cluster"
 
 
 def gone_text(error: BaseException) -> str:
@@ -26,6 +30,9 @@ def gone_text(error: BaseException) -> str:
 
 def submit(handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
     """Call an actor; `on_done` gets the reply's bytes or a `Gone`. Any thread."""
+    if not ray.is_initialized():
+        on_done(Gone(LEFT))
+        return
     ref = getattr(handle, method).remote(*args)
 
     def completed(value: Any, ref: Any = ref) -> None:
@@ -58,13 +65,17 @@ class RayLink:
         return self._call(method, args)
 
     async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+        if not ray.is_initialized():
+            raise Gone(LEFT)
         try:
             return await self._controller.call.remote(method, *args)
         except RayActorError as error:
             raise Gone(gone_text(error)) from None
 
     def tell(self, method: str, *args: Any) -> None:
-        self._controller.call.remote(method, *args)
+        with contextlib.suppress(RaySystemError):  # the connection is being closed in another thread
+            if ray.is_initialized():
+                self._controller.call.remote(method, *args)
 
     def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         submit(container, method, args, on_done)

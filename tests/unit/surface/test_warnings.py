@@ -53,7 +53,6 @@ def run(app: modal.App) -> list[str]:
         ("block_network", {"block_network": True}),
         ("restrict_modal_access", {"restrict_modal_access": True}),
         ("i6pn", {"i6pn": True}),
-        ("single_use_containers", {"single_use_containers": True}),
         ("experimental_options", {"experimental_options": {"a": 1}}),
         ("_experimental_restrict_output", {"_experimental_restrict_output": True}),
         ("image.steps", {"image": modal.Image.debian_slim().pip_install("x")}),
@@ -69,12 +68,13 @@ def test_once(engine: FakeEngine, key: str, params: dict[str, Any]) -> None:
     assert start(**params) == []
 
 
-def test_snapshots() -> None:
-    """Said by the engine, which alone knows whether its nodes take any."""
+@pytest.mark.parametrize("key", ["enable_memory_snapshot", "single_use_containers"])
+def test_what_engines_say(key: str) -> None:
+    """They alone know whether their nodes can do it."""
     with pytest.warns(UserWarning, match="'f', 'g'") as caught:
-        _warn.warn_no_snapshots(["f", "g"])
+        _warn.warn_of_engine(key, ["f", "g"])
 
-    assert _warn.WARNINGS["enable_memory_snapshot"] in str(caught[0].message)
+    assert _warn.WARNINGS[key] in str(caught[0].message)
 
 
 def test_variants(engine: FakeEngine) -> None:

@@ -82,7 +82,21 @@ def restore_auth_mode(before: str | None) -> None:
 
 
 def shut_ray_down() -> None:
-    """`ray.shutdown`, without importing its compiled graphs (0.03 s) only to end those that nobody has made."""
+    """`ray.shutdown`, with no way back meanwhile: for a call that another thread makes just then Ray would join any cluster it finds, and that thread
+    would wait for this shutdown, which waits for that thread.
+    """
+    from ray._private import auto_init_hook
+
+    before = getattr(auto_init_hook, "enable_auto_connect", None)
+    auto_init_hook.enable_auto_connect = False
+    try:
+        _shut_ray_down()
+    finally:
+        auto_init_hook.enable_auto_connect = before
+
+
+def _shut_ray_down() -> None:
+    """Without importing Ray's compiled graphs (0.03 s) only to end those that nobody has made."""
     import ray
 
     graphs = "ray.dag.compiled_dag_node"
