@@ -12,10 +12,6 @@ from typing import Any, NoReturn
 
 from raymodal.exception import UnimplementedError
 
-OBJECT_SCALING = (
-    "Changing how one object scales comes with the autoscaler. Way out: min_containers= and the like of @app.cls, or "
-    "`with_options(max_containers=...)`, whose objects have containers of their own"
-)
 DEPLOYED = (
     "Deployed apps come with a later milestone. Way out: `raymodal run`, or `with app.run():` in a script, work now"
 )

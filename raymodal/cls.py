@@ -29,7 +29,7 @@ from raymodal._warn import deprecated, is_strict
 from raymodal.container.context import Owner, adopt, owner_of
 from raymodal.container.lifecycle import bind, construct
 from raymodal.exception import ExecutionError, InvalidError, NotFoundError
-from raymodal.functions import Function, _arrived, _refuses_calls, checked_changes
+from raymodal.functions import Function, _arrived, _refuses_calls, change_rules, checked_changes
 from raymodal.object import Object
 from raymodal.partial_function import (
     PartialFunction,
@@ -763,8 +763,22 @@ class Obj:
         scaledown_window: int | None = None,
         buffer_containers: int | None = None,
     ) -> FunctionAutoscalerSettings:
-        """How many containers this set of parameters has."""
-        _later.refuse("Obj.update_autoscaler", _later.OBJECT_SCALING)
+        """Change how many containers this set of parameters has, and no other; None leaves a value as it is.
+
+        Raises:
+            InvalidError: a value is out of range.
+            ExecutionError: the app does not run.
+        """
+        bound: _Bound = self.__dict__["_bound"]
+        pool = bound.pool()
+        return await change_rules(
+            bound.service._pool() if pool is None else pool,
+            None,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
 
 
 async def _enter_async(obj: Obj, instance: Any) -> None:

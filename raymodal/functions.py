@@ -698,13 +698,14 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
             InvalidError: a value is out of range.
         """
         deprecated("Function.update_autoscaler is now Function.autoscaler.update.", stacklevel=4)
-        changes = {
-            "min_containers": min_containers,
-            "max_containers": max_containers,
-            "buffer_containers": buffer_containers,
-            "scaledown_window": scaledown_window,
-        }
-        return await self.autoscaler._change({key: value for key, value in changes.items() if value is not None})
+        return await change_rules(
+            self._pool(),
+            None,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
 
     # -- other handles
 
@@ -886,7 +887,7 @@ class FunctionAutoscalerManager:
     @dual
     async def settings(self) -> FunctionAutoscalerSettings:
         """The values in force."""
-        return await self._change({})
+        return await change_rules(self._function._pool(), None)
 
     @dual
     async def update(
@@ -908,46 +909,58 @@ class FunctionAutoscalerManager:
         Raises:
             InvalidError: a value is out of range.
         """
-        given = {
-            "min_containers": min_containers,
-            "max_containers": max_containers,
-            "buffer_containers": buffer_containers,
-            "scaledown_window": scaledown_window,
-        }
-        return await self._change({key: value for key, value in given.items() if value != -1})
-
-    async def _change(self, changes: dict[str, Any]) -> FunctionAutoscalerSettings:
-        from raymodal._declare import MAX_SCALEDOWN_S, MIN_SCALEDOWN_S
-        from raymodal.types import FunctionAutoscalerSettings
-
-        pool = self._function._pool()
-        for name in ("min_containers", "buffer_containers"):
-            if name in changes:
-                changes[name] = changes[name] or 0
-                if changes[name] < 0:
-                    raise InvalidError(f"{name}={changes[name]} is negative")
-        most = changes.get("max_containers")
-        if most is not None and most <= 0:
-            raise InvalidError(f"max_containers={most} must be positive, or None for no limit")
-        if "scaledown_window" in changes:
-            window = changes["scaledown_window"]
-            if window is None or not MIN_SCALEDOWN_S <= window <= MAX_SCALEDOWN_S:
-                raise InvalidError(
-                    f"scaledown_window={window} must be between {MIN_SCALEDOWN_S} and {MAX_SCALEDOWN_S} seconds"
-                )
-        # Both bounds are looked at together: a change of one may contradict the other's present value.
-        rules = {**await pool.set_rules({}), **changes}
-        if rules["max_containers"] is not None and rules["min_containers"] > rules["max_containers"]:
-            raise InvalidError(
-                f"min_containers={rules['min_containers']} would be greater than max_containers={rules['max_containers']}"
-            )
-        rules = await pool.set_rules(changes) if changes else rules
-        return FunctionAutoscalerSettings(
-            min_containers=rules["min_containers"],
-            max_containers=rules["max_containers"],
-            scaledown_window=int(rules["scaledown_window"]),
-            buffer_containers=rules["buffer_containers"],
+        return await change_rules(
+            self._function._pool(),
+            -1,
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
         )
+
+
+async def change_rules(pool: Any, unchanged: int | None, **given: int | None) -> FunctionAutoscalerSettings:
+    """Change how a pool scales; returns all values in force.
+
+    Args:
+        pool: a `PoolClient`, or a method's client.
+        unchanged: the value that leaves one as it is.
+        given: by Modal's names.
+
+    Raises:
+        InvalidError: a value is out of range.
+    """
+    from raymodal._declare import MAX_SCALEDOWN_S, MIN_SCALEDOWN_S
+    from raymodal.types import FunctionAutoscalerSettings
+
+    changes = {name: value for name, value in given.items() if value != unchanged}
+    for name in ("min_containers", "buffer_containers"):
+        if name in changes:
+            changes[name] = count = changes[name] or 0
+            if count < 0:
+                raise InvalidError(f"{name}={count} is negative")
+    most = changes.get("max_containers")
+    if most is not None and most <= 0:
+        raise InvalidError(f"max_containers={most} must be positive, or None for no limit")
+    if "scaledown_window" in changes:
+        window = changes["scaledown_window"]
+        if window is None or not MIN_SCALEDOWN_S <= window <= MAX_SCALEDOWN_S:
+            raise InvalidError(
+                f"scaledown_window={window} must be between {MIN_SCALEDOWN_S} and {MAX_SCALEDOWN_S} seconds"
+            )
+    # Both bounds are looked at together: a change of one may contradict the other's present value.
+    rules = {**await pool.set_rules({}), **changes}
+    if rules["max_containers"] is not None and rules["min_containers"] > rules["max_containers"]:
+        raise InvalidError(
+            f"min_containers={rules['min_containers']} would be greater than max_containers={rules['max_containers']}"
+        )
+    rules = await pool.set_rules(changes) if changes else rules
+    return FunctionAutoscalerSettings(
+        min_containers=rules["min_containers"],
+        max_containers=rules["max_containers"],
+        scaledown_window=int(rules["scaledown_window"]),
+        buffer_containers=rules["buffer_containers"],
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- FunctionCall

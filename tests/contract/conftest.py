@@ -33,7 +33,7 @@ class Engines:
                 from raymodal.engine.ray.engine import RayEngine
 
                 # Logical CPUs: room for the sample app's idle containers beside those of single tests.
-                self._started[name] = RayEngine(num_cpus=6)
+                self._started[name] = RayEngine(num_cpus=10)
             else:
                 self._started[name] = LocalEngine()
         return self._started[name]

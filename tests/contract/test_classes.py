@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import time
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -157,6 +158,23 @@ class TestParameters:
         assert len(same) == 1
         assert other.who.remote() not in same
         assert other.who.remote() == classes.call.remote(classes.Model(name="other").who.remote)
+
+    def test_scaling_of_one_set(self, classes: Classes, engine: Any) -> None:
+        """`obj.update_autoscaler`: containers of these arguments are kept or limited, those of others as declared."""
+        one, other = classes.Model(name="kept"), classes.Model(name="not kept")
+        settings = one.update_autoscaler(min_containers=1, scaledown_window=5)
+        try:
+            assert (settings.min_containers, settings.scaledown_window) == (1, 5)
+            until = time.monotonic() + 20
+            while one.who.get_current_stats().num_total_runners < 1:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert other.update_autoscaler().min_containers == 0
+            assert other.who.get_current_stats().num_total_runners == 0
+            with pytest.raises(InvalidError, match="max_containers=0"):
+                one.update_autoscaler(max_containers=0)
+        finally:
+            assert one.update_autoscaler(min_containers=0).min_containers == 0
 
     @pytest.mark.parametrize(
         "values",

@@ -192,7 +192,7 @@ class TestLocally:
             (lambda handle: handle().run.spawn(), ExecutionError),
             (lambda handle: list(handle().run.map([1])), ExecutionError),
             (lambda handle: handle.with_options(gpu="T4")().run.remote(), ExecutionError),
-            (lambda handle: handle().update_autoscaler(max_containers=1), UnimplementedError),
+            (lambda handle: handle().update_autoscaler(max_containers=1), ExecutionError),
             (lambda handle: handle().run.update_autoscaler(max_containers=1), InvalidError),
             (lambda handle: handle.with_options(gpu=["T4"]), InvalidError),
             (lambda handle: handle.with_options(zz=1), TypeError),
