@@ -1,4 +1,4 @@
-"""A user's app of classes: what the contract tests of classes call. Containers import this module, so it imports neither tests nor pytest.
+"""A user's app of classes: what the contract tests of classes call. Containers import this module, so it imports nothing of pytest.
 
 No `from __future__ import annotations`: it turns annotations into strings, which `modal.parameter()` refuses, here as in Modal.
 """
@@ -13,25 +13,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import raymodal as modal
+from tests.contract.files import note
 
 app = modal.App("contract-classes")
-
-
-def note(log: str, text: str) -> None:
-    """Leave a line where the test, in another process, finds it."""
-    if log:
-        with open(log, "a") as file:
-            file.write(text + "\n")
-
-
-def await_file(path: str, seconds: float = 20.0) -> bool:
-    """Wait for a file; short sleeps, so that interrupts get through."""
-    until = time.monotonic() + seconds
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class Base:

@@ -8,34 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import raymodal as modal
 from raymodal.experimental import get_local_input_concurrency, set_local_input_concurrency
+from tests.contract.files import await_file, await_file_soon, note
 
 app = modal.App("contract-inputs")
-
-
-def note(log: str, text: str) -> None:
-    """Leave a line where the test, in another process, finds it."""
-    if log:
-        with open(log, "a") as file:
-            file.write(text + "\n")
-
-
-def await_file(path: str, seconds: float = 20.0) -> bool:
-    """Wait for a file; short sleeps, so that interrupts get through."""
-    until = time.monotonic() + seconds
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-async def await_file_soon(path: str, seconds: float = 20.0) -> bool:
-    until = time.monotonic() + seconds
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            return False
-        await asyncio.sleep(0.01)
-    return True
 
 
 def ids() -> tuple[str | None, str | None]:

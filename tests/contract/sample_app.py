@@ -1,4 +1,4 @@
-"""A user's app: what the contract tests call. Containers import this module, so it imports neither tests nor pytest."""
+"""A user's app: what the contract tests call. Containers import this module, so it imports nothing of pytest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import raymodal as modal
+from tests.contract.files import await_file, note
 
 app = modal.App("contract-sample")
 
@@ -46,35 +47,6 @@ class HoldsLock(Exception):
     def __init__(self) -> None:
         super().__init__("I hold a lock")
         self.lock = threading.Lock()
-
-
-def note(log: str, text: str) -> None:
-    """Leave a line where the test, in another process, finds it."""
-    if log:
-        with open(log, "a") as file:
-            file.write(text + "\n")
-
-
-def await_file(path: str, seconds: float = 20.0) -> bool:
-    """Wait for a file; short sleeps, so that interrupts get through."""
-    until = time.monotonic() + seconds
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def await_text(path: str, text: str, seconds: float = 10.0) -> bool:
-    """Wait until a log holds `text`."""
-    until = time.monotonic() + seconds
-    while True:
-        with open(path) as file:
-            if text in file.read():
-                return True
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
 
 
 @app.function(max_containers=2)

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 
 import raymodal as modal
 from raymodal.experimental import stop_fetching_inputs
+from tests.contract.files import note
 
 app = modal.App("contract-single-use")
 uses = 0
-
-
-def note(log: str, text: str) -> None:
-    with open(log, "a") as file:
-        file.write(text + "\n")
 
 
 @app.function(single_use_containers=True)

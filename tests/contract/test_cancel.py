@@ -12,6 +12,7 @@ import pytest
 
 import raymodal as modal
 from raymodal.exception import RemoteError
+from tests.contract.files import await_file, await_text
 
 
 @pytest.mark.parametrize("name", ["nap", "anap"])
@@ -20,13 +21,13 @@ def test_cancelling_what_runs(sample: Any, tmp_path: Path, name: str) -> None:
     log = tmp_path / "log"
     function = getattr(sample, name)
     call = function.spawn(60.0, str(log))
-    assert sample.await_file(str(log))
+    assert await_file(str(log))
 
     assert call.cancel() is None
 
     with pytest.raises(RemoteError):
         call.get()
-    assert sample.await_text(str(log), "finally")
+    assert await_text(str(log), "finally")
     assert log.read_text().split() == ["begun", "InputCancellation" if name == "nap" else "CancelledError", "finally"]
     assert function.remote(0.0) == "rested"
 
@@ -35,7 +36,7 @@ def test_cancelling_what_has_not_begun(sample: Any, tmp_path: Path) -> None:
     """It never runs."""
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     blocking = sample.anap.spawn(60.0, first)
-    assert sample.await_file(first)
+    assert await_file(first)
     waiting = sample.anap.spawn(0.0, second)
 
     waiting.cancel()
@@ -63,7 +64,7 @@ def test_cancelling_with_terminate_containers(sample: Any, tmp_path: Path) -> No
     """The container ends too, and another serves on."""
     log = tmp_path / "log"
     call = sample.nap.spawn(60.0, str(log))
-    assert sample.await_file(str(log))
+    assert await_file(str(log))
 
     call.cancel(terminate_containers=True)
 
@@ -77,7 +78,7 @@ def test_cancelling_a_call_of_many_inputs(sample: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"
     call = sample.nap.experimental_spawn_map([0.0, 60.0, 60.0, 60.0], [""] + [str(log)] * 3)
     assert call.get(index=0) == "rested"
-    assert sample.await_file(str(log))
+    assert await_file(str(log))
 
     call.cancel()
 
@@ -91,7 +92,7 @@ def test_user_code_may_swallow_its_cancellation(sample: Any, tmp_path: Path) -> 
     """It goes on serving, whatever becomes of the value."""
     log = tmp_path / "log"
     call = sample.stubborn.spawn(str(log))
-    assert sample.await_file(str(log))
+    assert await_file(str(log))
 
     call.cancel()
     try:
@@ -101,7 +102,7 @@ def test_user_code_may_swallow_its_cancellation(sample: Any, tmp_path: Path) -> 
 
     log2 = tmp_path / "log2"
     again = sample.stubborn.spawn(str(log2))
-    assert sample.await_file(str(log2))
+    assert await_file(str(log2))
     again.cancel()
 
 
@@ -110,13 +111,13 @@ async def test_cancelling_the_callers_task(sample: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert await sample.anap.remote.aio(0.0) == "rested"
     task = asyncio.create_task(sample.anap.remote.aio(60.0, str(log)))
-    assert await asyncio.to_thread(sample.await_file, str(log))
+    assert await asyncio.to_thread(await_file, str(log))
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert await asyncio.to_thread(sample.await_text, str(log), "finally")
+    assert await asyncio.to_thread(await_text, str(log), "finally")
     assert "CancelledError" in log.read_text()
     assert await sample.anap.remote.aio(0.0) == "rested"
 

@@ -15,6 +15,7 @@ import pytest
 
 import raymodal as modal
 from raymodal.exception import ExecutionError, FunctionTimeoutError, InvalidError, NotFoundError
+from tests.contract.files import await_file
 from tests.contract.support import ray_only
 
 Classes = Any
@@ -249,8 +250,8 @@ class TestVariants:
         assert list(short.map([abs, len], [-1, "abc"])) == [1, 3]
         assert short.spawn(abs, -2).get() == 2
         with pytest.raises(FunctionTimeoutError, match=r"'call#.*timeout=1 s"):
-            short.remote(classes.await_file, "/nowhere")
-        assert call.remote(classes.await_file, "/nowhere", 1.2) is False
+            short.remote(await_file, "/nowhere")
+        assert call.remote(await_file, "/nowhere", 1.2) is False
 
     def test_options_are_carried_out(self, classes: Classes) -> None:
         """A time limit, and retries, of the variant only."""

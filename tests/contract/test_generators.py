@@ -13,6 +13,7 @@ import pytest
 
 import raymodal as modal
 from raymodal.exception import FunctionTimeoutError, InvalidError
+from tests.contract.files import await_text
 
 
 @pytest.mark.parametrize("name", ["produce", "aproduce"])
@@ -83,7 +84,7 @@ def test_closing_early_runs_the_remote_finally(sample: Any, tmp_path: Path, name
 
     gc.collect()
     assert list(getattr(sample, name).remote_gen(2)) == [0, 1]
-    assert sample.await_text(log, "finally")
+    assert await_text(log, "finally")
 
 
 async def test_closing_early_on_a_loop(sample: Any, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ async def test_closing_early_on_a_loop(sample: Any, tmp_path: Path) -> None:
     await stream.aclose()
 
     assert [i async for i in sample.produce.remote_gen.aio(2)] == [0, 1]
-    assert sample.await_text(log, "finally")
+    assert await_text(log, "finally")
 
 
 def test_nobody_pulling_means_nobody_producing(sample: Any, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import pytest
 import raymodal as modal
 from raymodal.engine import service
 from raymodal.exception import ExecutionError, RemoteError
-from tests.contract.class_app import note
-from tests.contract.sample_app import await_file, await_text
+from tests.contract.files import await_file, await_text, note
 from tests.contract.support import local_only, ray_only
 
 RunApp = Callable[[Any], Any]

@@ -224,12 +224,12 @@ def test_a_break_cancels_what_runs(sample: Any, tmp_path: Path) -> None:
     """An input that nobody waits for any more is interrupted, and its container serves on."""
     log = tmp_path / "log"
     for _ in sample.nap.starmap([(0.0,), (60.0, str(log))], order_outputs=False):
-        assert sample.await_file(str(log))
+        assert await_file(str(log))
         break
 
     assert sample.nap.remote(0.0) == "rested"
     assert list(sample.nap.map([0.0, 0.0, 0.0])) == ["rested"] * 3
-    assert sample.await_text(log, "InputCancellation")
+    assert await_text(log, "InputCancellation")
 
 
 def test_quick_inputs_do_not_wait_for_a_slow_one(sample: Any, tmp_path: Path) -> None:

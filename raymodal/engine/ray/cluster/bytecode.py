@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymodal.engine.ray.locks import is_locked
+
 _DONE = "filled.json"
 _LOCK = "filling.lock"
 _FILL = str(Path(__file__).with_name("fill.py"))
@@ -79,30 +81,13 @@ def look(home: Path) -> Cache:
     folder = folder_for(home)
     if folder is None:
         return Cache("package")
-    if _is_filling(folder):
+    if is_locked(folder / _LOCK):
         return Cache("filling", str(folder))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         done = json.loads((folder / _DONE).read_text())
         if done["for"] == _key():
             return Cache("filled", str(folder), int(done["files"]))
     return Cache("part" if folder.exists() else "empty", str(folder))
-
-
-def _is_filling(folder: Path) -> bool:
-    import fcntl
-
-    try:
-        fd = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
 
 
 def _key() -> str:

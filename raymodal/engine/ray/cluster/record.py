@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from raymodal.engine.ray.cluster.ending import is_alive
+from raymodal.engine.ray.locks import is_locked
 
 FILE = "cluster.json"
 _LOCK = "cluster.lock"
@@ -98,28 +99,12 @@ def look(home: Path) -> tuple[State, Record | None]:
     record = read(home)
     if record is not None and record.machine != machine():
         return State.ELSEWHERE, record
-    if _is_held(home):
+    if is_locked(home / _LOCK):
         # Between the lock and the end of the start, the record may still be that of one that died.
         return (State.LIVE, record) if record is not None and is_alive(record.keeper) else (State.STARTING, None)
     if record is None and not (home / FILE).exists():
         return State.NONE, None
     return State.DEAD, record
-
-
-def _is_held(home: Path) -> bool:
-    try:
-        fd = os.open(home / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        # Shared, so that two that look do not see each other.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
 
 
 def take(home: Path, within_s: float = 0.3) -> int | None:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raymodal.engine.ray.locks import is_locked
+
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _SERVER = str(Path(__file__).with_name("server.py"))
 FORKED_LABEL = "raymodal-workers"
@@ -174,7 +176,7 @@ def starts_of(session_dir: str) -> dict[int, Starts]:
                         plain[rest] += 1
             with contextlib.suppress(OSError):
                 refused = (one / "refused").read_text(errors="replace").strip()
-            is_alive = is_alive or _is_locked(one / "lock")
+            is_alive = is_alive or is_locked(one / "lock")
         found[int(pid)] = Starts(forked, snapshots, dict(plain), refused, is_alive)
     return found
 
@@ -198,18 +200,3 @@ def _has_open(pid: int, folder: str) -> bool:
             if os.readlink(fd).startswith(os.path.join(folder, "")):
                 return True
     return False
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
