@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from raymodal.exception import DeprecationError, InvalidError
+from tests.contract.files import await_file, await_text
 
 # Inputs
 
