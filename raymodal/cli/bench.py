@@ -34,150 +34,30 @@ Stock = Annotated[bool, typer.Option("--stock", help="Let raymodal join a plain 
 Check = Annotated[bool, typer.Option("--check", help="Exit with status 3 if a target is not reached.")]
 
 
-@app.command()
-def calls(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Single calls: remote(), remote.aio(), 100 MB arrays, nested calls."""
-    _measure("calls", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command("map")
-def map_(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Many inputs through map: small, from zero, a million, slow and mixed."""
-    _measure("map", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command()
-def inputs(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Several inputs at once in one container: tasks, threads, batches as calls arrive."""
-    _measure("inputs", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command()
-def start(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Containers: one, 8 and 32 at once, with variables, their memory, without bytecode."""
-    _measure("start", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command()
-def hello(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Whole programs: raymodal run, import raymodal, --help."""
-    _measure("hello", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command("all")
-def all_(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Everything, one group after the other."""
-    _measure(None, quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command(hidden=True)
-def selftest(
-    quick: Quick = False,
-    json: Json = None,
-    plot: Plot = None,
-    repeat: Repeat = None,
-    only: Only = None,
-    show_code: ShowCode = False,
-    check: Check = False,
-    stock: Stock = False,
-) -> None:
-    """Contenders without Ray, some failing on purpose: does measuring work here?"""
-    _measure("selftest", quick, json, plot, repeat, only, show_code, check, stock)
-
-
-@app.command("list")
-def list_() -> None:
-    """List the scenarios, their contenders and targets."""
-    scenarios = _part("scenarios")
-    for group, text in scenarios.GROUPS.items():
-        print(f"raymodal bench {group}: {text}")
-        for scenario in scenarios.choose(group):
-            print(f"  {scenario.name}  {scenario.title.format(**scenario.params)}")
-            print(f"      contenders: {', '.join(contender.name for contender in scenario.contenders)}")
-            for target in scenario.targets:
-                print(f"      target: {target.text}")
-        print()
-
-
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="The report before.")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="The report after.")],
-) -> None:
-    """Compare two reports, figure by figure, with a verdict that respects both spreads."""
-    report = _part("report")
-    try:
-        before, after = report.Report.read(a), report.Report.read(b)
-    except report.ReportError as error:
-        _fail(str(error))
-    print(_part("compare").render(before, after, _paint()))
+_GROUPS = {
+    "calls": "Single calls: remote(), remote.aio(), 100 MB arrays, nested calls.",
+    "map": "Many inputs through map: small, from zero, a million, slow and mixed.",
+    "inputs": "Several inputs at once in one container: tasks, threads, batches as calls arrive.",
+    "start": "Containers: one, 8 and 32 at once, with variables, their memory, without bytecode.",
+    "hello": "Whole programs: raymodal run, import raymodal, --help.",
+    "all": "Everything, one group after the other.",
+    "selftest": "Contenders without Ray, some failing on purpose: does measuring work here?",
+}
 
 
 def _measure(
-    group: str | None,
-    quick: bool,
-    json: Path | None,
-    plot: Path | None,
-    repeat: int | None,
-    only: str | None,
-    show_code: bool,
-    check: bool,
-    stock: bool,
+    context: typer.Context,
+    quick: Quick = False,
+    json: Json = None,
+    plot: Plot = None,
+    repeat: Repeat = None,
+    only: Only = None,
+    show_code: ShowCode = False,
+    check: Check = False,
+    stock: Stock = False,
 ) -> None:
+    """Measure the group whose name the command has."""
+    group = None if context.command.name == "all" else context.command.name
     try:
         scenarios = _part("scenarios").choose(group, only)
     except ValueError as error:
@@ -221,6 +101,38 @@ def _measure(
         raise typer.Exit(3)
 
 
+for _group, _help in _GROUPS.items():
+    app.command(_group, help=_help, hidden=_group == "selftest")(_measure)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the scenarios, their contenders and targets."""
+    scenarios = _part("scenarios")
+    for group, text in scenarios.GROUPS.items():
+        print(f"raymodal bench {group}: {text}")
+        for scenario in scenarios.choose(group):
+            print(f"  {scenario.name}  {scenario.title.format(**scenario.params)}")
+            print(f"      contenders: {', '.join(contender.name for contender in scenario.contenders)}")
+            for target in scenario.targets:
+                print(f"      target: {target.text}")
+        print()
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="The report before.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="The report after.")],
+) -> None:
+    """Compare two reports, figure by figure, with a verdict that respects both spreads."""
+    report = _part("report")
+    try:
+        before, after = report.Report.read(a), report.Report.read(b)
+    except report.ReportError as error:
+        _fail(str(error))
+    print(_part("compare").render(before, after, _paint()))
+
+
 def _show_code(scenarios: list[Any]) -> None:
     resolve = _part("model").resolve
     shown: set[str] = set()
@@ -237,8 +149,8 @@ def _show_code(scenarios: list[Any]) -> None:
 
 
 def _source(thing: Any) -> str:
-    # A raymodal Function is a handle; what the user wrote is behind it.
-    written = getattr(thing, "_raw_f", None) or thing
+    # A raymodal Function or Cls is a handle; what the user wrote is behind it.
+    written = getattr(thing, "_raw_f", None) or getattr(thing, "_user_cls", None) or thing
     try:
         return inspect.getsource(inspect.unwrap(written))
     except (OSError, TypeError):
