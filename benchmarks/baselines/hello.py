@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,14 +50,25 @@ def import_ray(params: Params) -> Iterator[Round]:
 def program_round(command: list[str], *, expected: str = "", n: int = 1, env: Mapping[str, str] | None = None) -> Round:
     """A round that runs a command `n` times and takes the mean, after one run to warm up."""
 
-    def once() -> float:
-        took, status, printed = run_timed(command, {**os.environ, **(env or {})})
-        if status or expected not in printed:
-            raise RuntimeError(f"{' '.join(command)} ended with {status} and printed\n{printed[-3000:]}")
-        return took
+    return _mean_round(lambda: run_checked(command, expected=expected, env=env), n)
 
+
+def _mean_round(once: Callable[[], float], n: int) -> Round:
+    """A round that takes the mean of `n` times, after one to warm up."""
     once()
     return lambda: {"seconds": sum(once() for _ in range(n)) / n}
+
+
+def run_checked(command: list[str], *, expected: str = "", env: Mapping[str, str] | None = None) -> float:
+    """Run a command with these changes of the environment; its seconds.
+
+    Raises:
+        RuntimeError: It failed, or did not print what was expected.
+    """
+    took, status, printed = run_timed(command, {**os.environ, **(env or {})})
+    if status or expected not in printed:
+        raise RuntimeError(f"{' '.join(command)} ended with {status} and printed\n{printed[-3000:]}")
+    return took
 
 
 def run_timed(command: list[str], env: Mapping[str, str]) -> tuple[float, int, str]:
@@ -100,8 +111,7 @@ def import_round(module: str, n: int) -> Round:
         )
         return float(done.stdout.split()[-1])
 
-    once()
-    return lambda: {"seconds": sum(once() for _ in range(n)) / n}
+    return _mean_round(once, n)
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..baselines.hello import PROGRAMS, import_round, program_round, running_cluster
+from ..baselines.hello import PROGRAMS, import_round, program_round, run_checked, running_cluster
 from ..model import Params, Round
 
 
@@ -27,6 +28,13 @@ def run_program_on_cluster(params: Params) -> Iterator[Round]:
 
 
 @contextmanager
+def run_program_on_kept_cluster(params: Params) -> Iterator[Round]:
+    """`raymodal run hello_modal.py` against the cluster that `raymodal cluster up` keeps."""
+    with kept_cluster() as env:
+        yield program_round([*command(), "run", str(PROGRAMS / "hello_modal.py")], expected="1764", env=env)
+
+
+@contextmanager
 def import_raymodal(params: Params) -> Iterator[Round]:
     """`import raymodal`, timed inside a fresh interpreter."""
     yield import_round("raymodal", params["n"])
@@ -36,6 +44,24 @@ def import_raymodal(params: Params) -> Iterator[Round]:
 def help_page(params: Params) -> Iterator[Round]:
     """`raymodal --help`."""
     yield program_round([*command(), "--help"], expected="run", n=params["n"])
+
+
+@contextmanager
+def kept_cluster() -> Iterator[dict[str, str]]:
+    """A cluster that `raymodal cluster up` keeps in a home of its own, until `raymodal cluster down`.
+
+    Yields:
+        The environment in which programs find it.
+    """
+    # Below the child's folder, which the driver removes even where the child is killed.
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="kept-", ignore_cleanup_errors=True) as home:
+        env = {"RAYMODAL_HOME": home}
+        try:
+            run_checked([*command(), "cluster", "up"], expected=" runs at ", env=env)
+            yield env
+        finally:
+            # If it had died, programs would have started a Ray of their own, and that would have been measured.
+            run_checked([*command(), "cluster", "down"], expected="Ended the cluster", env=env)
 
 
 def command() -> list[str]:
