@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,32 @@ def one(params: Params) -> Iterator[Round]:
     """Start one actor after the other and wait for its first answer: the mean."""
     import ray
 
+    yield first_results(params, ray.remote(Worker).remote)
+
+
+@contextmanager
+def one_with_variables(params: Params) -> Iterator[Round]:
+    """The same with variables in a runtime environment, a new one each time, as a secret's value would be."""
+    import ray
+
     made = ray.remote(Worker)
+    count = itertools.count()
+
+    def start() -> Any:
+        return made.options(runtime_env={"env_vars": {"TOKEN": f"t{next(count)}", "COLOUR": "blue"}}).remote()
+
+    yield first_results(params, start)
+
+
+def first_results(params: Params, start_actor: Callable[[], Any]) -> Round:
+    """A round that starts one actor after the other and calls it once, after one round to warm up."""
+    import ray
 
     def round_() -> dict[str, float]:
         took = []
         for i in range(params["n"]):
             start = time.perf_counter()
-            actor = made.remote()
+            actor = start_actor()
             answer = ray.get(actor.answer.remote(i))
             took.append(time.perf_counter() - start)
             work.check([answer], [work.double(i)])
@@ -51,36 +71,23 @@ def one(params: Params) -> Iterator[Round]:
 
     # Workers that Ray keeps ready are used up first; later starts are what a running program sees.
     round_()
-    yield round_
-
-
-@contextmanager
-def one_with_variables(params: Params) -> Iterator[Round]:
-    """The same with variables in a runtime environment, a new one each time, as a secret's value would be."""
-    import ray
-
-    made = ray.remote(Worker)
-    count = iter(range(1_000_000))
-
-    def round_() -> dict[str, float]:
-        took = []
-        for i in range(params["n"]):
-            start = time.perf_counter()
-            actor = made.options(runtime_env={"env_vars": {"TOKEN": f"t{next(count)}", "COLOUR": "blue"}}).remote()
-            answer = ray.get(actor.answer.remote(i))
-            took.append(time.perf_counter() - start)
-            work.check([answer], [work.double(i)])
-            ray.kill(actor)
-            time.sleep(params["pause"])
-        return {"ready": statistics.mean(took)}
-
-    round_()
-    yield round_
+    return round_
 
 
 @contextmanager
 def many(params: Params) -> Iterator[Round]:
     """Start several at once, and wait until all are running."""
+    yield all_at_once(params, with_memory=False)
+
+
+@contextmanager
+def memory(params: Params) -> Iterator[Round]:
+    """PSS of an actor that has answered one call."""
+    yield all_at_once(params, with_memory=True)
+
+
+def all_at_once(params: Params, *, with_memory: bool) -> Round:
+    """A round that starts `n` actors and has them meet; the time until then, or their memory."""
     import ray
 
     made = ray.remote(Worker).options(num_cpus=0)
@@ -93,35 +100,14 @@ def many(params: Params) -> Iterator[Round]:
             pids = ray.get([actor.meet.remote(folder, n) for actor in actors])
             took = time.perf_counter() - start
         work.check([len(set(pids))], [n])
-        for actor in actors:
-            ray.kill(actor)
-        time.sleep(params["pause"])
-        return {"all running": took}
-
-    round_()
-    yield round_
-
-
-@contextmanager
-def memory(params: Params) -> Iterator[Round]:
-    """PSS of an actor that has answered one call."""
-    import ray
-
-    made = ray.remote(Worker).options(num_cpus=0)
-    n = params["n"]
-
-    def round_() -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as folder:
-            actors = [made.remote() for _ in range(n)]
-            pids = ray.get([actor.meet.remote(folder, n) for actor in actors])
-        figures = {"PSS": statistics.mean(map(pss_mib, pids))}
+        figures = {"PSS": statistics.mean(map(pss_mib, pids))} if with_memory else {"all running": took}
         for actor in actors:
             ray.kill(actor)
         time.sleep(params["pause"])
         return figures
 
     round_()
-    yield round_
+    return round_
 
 
 def pss_mib(pid: int) -> float:

@@ -42,23 +42,25 @@ def meet(folder: str, n: int) -> int:
 @contextmanager
 def one(params: Params) -> Iterator[Round]:
     """The first call of an app without containers, from call to result: the mean over several apps."""
-    yield _first_calls(params, app, answer)
+    yield first_results(params, app, answer)
 
 
 @contextmanager
 def one_with_variables(params: Params) -> Iterator[Round]:
     """The same with variables of an image and a secret."""
-    yield _first_calls(params, env_app, answer_with_variables)
+    yield first_results(params, env_app, answer_with_variables)
 
 
 @contextmanager
 def one_forked(params: Params) -> Iterator[Round]:
     """The same with no worker kept ready: each container is forked when it is asked for."""
     _keep_none_ready()
-    yield _first_calls(params, app, answer)
+    yield first_results(params, app, answer)
 
 
-def _first_calls(params: Params, its_app: modal.App, function: modal.Function) -> Round:
+def first_results(params: Params, its_app: modal.App, function: modal.Function) -> Round:
+    """A round that runs one app after the other and calls its function once, after one round to warm up."""
+
     def round_() -> dict[str, float]:
         took = []
         for i in range(params["n"]):
@@ -77,20 +79,20 @@ def _first_calls(params: Params, its_app: modal.App, function: modal.Function) -
 @contextmanager
 def many(params: Params) -> Iterator[Round]:
     """`f.map` over inputs that wait for each other, from no container to all running."""
-    yield _all_at_once(params, with_memory=False)
+    yield all_at_once(params, with_memory=False)
 
 
 @contextmanager
 def many_forked(params: Params) -> Iterator[Round]:
     """The same with no worker kept ready."""
     _keep_none_ready()
-    yield _all_at_once(params, with_memory=False)
+    yield all_at_once(params, with_memory=False)
 
 
 @contextmanager
 def memory(params: Params) -> Iterator[Round]:
     """PSS of a container that has answered one call."""
-    yield _all_at_once(params, with_memory=True)
+    yield all_at_once(params, with_memory=True)
 
 
 @app.cls(enable_memory_snapshot=True, max_containers=1, scaledown_window=2)
@@ -133,7 +135,8 @@ def tables(params: Params) -> Iterator[Round]:
         yield round_
 
 
-def _all_at_once(params: Params, *, with_memory: bool) -> Round:
+def all_at_once(params: Params, *, with_memory: bool) -> Round:
+    """A round that has `n` containers started and meet; the time until then, or their memory."""
     n = params["n"]
 
     def round_() -> dict[str, float]:
@@ -159,6 +162,5 @@ def _keep_none_ready() -> None:
 def hello_without_bytecode(params: Params) -> Iterator[Round]:
     """`raymodal run hello_modal.py` with a Ray that has no bytecode."""
     with without_bytecode() as env:
-        round_ = program_round([*command(), "run", str(PROGRAMS / "hello_modal.py")], expected="1764", env=env)
-        time.sleep(params["filling"])  # the cache is filled in the background, once per machine
-        yield round_
+        # The run that warms up compiles: what a program has compiled in the background ends with it.
+        yield program_round([*command(), "run", str(PROGRAMS / "hello_modal.py")], expected="1764", env=env)

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from ..model import Contender, Metric, Scenario, Target
+from .hello import programs
 
 _READY = (Metric("ready", "s"),)
 _ALL = (Metric("all running", "s"),)
-_WORKER = ("baselines.start:Worker",)
+# The rounds behind the sessions, of the same names on both sides.
+_FIRST = "first_results"
+_AT_ONCE = "all_at_once"
 
 
-def _ours(name: str, session: str, host: str = "raymodal") -> Contender:
-    return Contender(name, f"ours.start:{session}", host=host, kind="raymodal")
+def _ours(name: str, session: str, *shows: str, host: str = "raymodal") -> Contender:
+    return Contender(name, f"ours.start:{session}", host=host, kind="raymodal", shows=_of("ours.start", shows))
 
 
-def _bare(session: str) -> Contender:
-    return Contender("bare actor", f"baselines.start:{session}", host="ray actor", kind="ray", shows=_WORKER)
+def _bare(session: str, *shows: str, name: str = "bare actor") -> Contender:
+    shown = _of("baselines.start", shows)
+    return Contender(name, f"baselines.start:{session}", host="ray actor", kind="ray", shows=shown)
+
+
+def _of(module: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{module}:{name}" for name in names)
 
 
 _ONE = Scenario(
     name="start.one",
     title="one container, from nothing to its first result, one after the other",
     contenders=(
-        _ours("raymodal", "one"),
-        _ours("raymodal, none kept ready", "one_forked", host="raymodal forked"),
-        _ours("raymodal, with a secret and an image's variables", "one_with_variables"),
-        _bare("one"),
-        Contender(
-            "bare actor with env_vars",
-            "baselines.start:one_with_variables",
-            host="ray actor",
-            kind="ray",
-            shows=_WORKER,
+        _ours("raymodal", "one", "answer", _FIRST),
+        _ours("raymodal, none kept ready", "one_forked", "answer", _FIRST, host="raymodal forked"),
+        _ours(
+            "raymodal, with a secret and an image's variables", "one_with_variables", "answer_with_variables", _FIRST
         ),
+        _bare("one", "Worker", _FIRST),
+        _bare("one_with_variables", "Worker", _FIRST, name="bare actor with env_vars"),
     ),
     metrics=_READY,
     baseline="bare actor",
@@ -59,9 +63,9 @@ def _many(n: int, targets: tuple[Target, ...] = ()) -> Scenario:
         name=f"start.{n}",
         title="{n} containers at once, until all are running",
         contenders=(
-            _ours("raymodal", "many"),
-            _ours("raymodal, none kept ready", "many_forked", host="raymodal forked"),
-            _bare("many"),
+            _ours("raymodal", "many", "meet", _AT_ONCE),
+            _ours("raymodal, none kept ready", "many_forked", "meet", _AT_ONCE, host="raymodal forked"),
+            _bare("many", "Worker", _AT_ONCE),
         ),
         metrics=_ALL,
         baseline="bare actor",
@@ -86,7 +90,7 @@ _EIGHT = _many(
 _MEMORY = Scenario(
     name="start.memory",
     title="proportional memory (PSS) of one of {n} containers that have answered",
-    contenders=(_ours("raymodal", "memory"), _bare("memory")),
+    contenders=(_ours("raymodal", "memory", "meet", _AT_ONCE), _bare("memory", "Worker", _AT_ONCE)),
     metrics=(Metric("PSS", "MiB"),),
     baseline="bare actor",
     targets=(
@@ -101,16 +105,11 @@ _MEMORY = Scenario(
     max_rounds=3,
 )
 
-_BYTECODE = Scenario(
-    name="start.no-bytecode",
-    title="a hello program where Ray's package has no bytecode (uv installs, PYTHONDONTWRITEBYTECODE)",
-    contenders=(
-        Contender("raymodal run", "ours.start:hello_without_bytecode", host="programs", kind="plain"),
-        Contender("bare Ray program", "baselines.start:hello_without_bytecode", host="programs", kind="plain"),
-    ),
-    metrics=(Metric("seconds", "s"),),
-    baseline="bare Ray program",
-    params={"filling": 20.0},
+_BYTECODE = programs(
+    "start.no-bytecode",
+    "a hello program where Ray's package has no bytecode (uv installs, PYTHONDONTWRITEBYTECODE)",
+    "ours.start:hello_without_bytecode",
+    "baselines.start:hello_without_bytecode",
     max_rounds=3,
 )
 
@@ -118,10 +117,8 @@ _SNAPSHOT = Scenario(
     name="start.snapshot",
     title="numpy, pandas and a table of 200 MB: from nothing to the first result (needs pandas)",
     contenders=(
-        _ours("raymodal, memory snapshot", "tables", host="raymodal snapshot"),
-        Contender(
-            "bare actor", "baselines.start:tables", host="ray actor", kind="ray", shows=("baselines.start:Tables",)
-        ),
+        _ours("raymodal, memory snapshot", "tables", "Tables", host="raymodal snapshot"),
+        _bare("tables", "Tables"),
     ),
     metrics=(Metric("first result", "s"), Metric("private", "MiB")),
     baseline="bare actor",

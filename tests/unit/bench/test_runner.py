@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchmarks.processes import descendants
 from benchmarks.report import Report
 from benchmarks.runner import Options, run
-from benchmarks.scenarios import choose
+from benchmarks.scenarios import GROUPS, choose
 from raymodal.cli.bench import app
 
 ROOT = Path(__file__).parents[3]
@@ -108,9 +109,31 @@ def test_list_and_code():
     code = CliRunner().invoke(app, ["selftest", "--show-code", "--only", "steady"]).output
 
     assert "map.ints  100,000 ints through map" in listed
+    assert re.search(r"hello\.kept .*`raymodal cluster up`.*\n.*\n *target: at most 1 s\n", listed)
     assert "target: at least 100 times ActorPool.map" in listed
     assert "def steady(params: Params)" in code
     assert "see above" in code
+
+
+def test_code_shows_what_is_behind_a_session():
+    """The round that a session hands over, and what the user wrote behind a handle."""
+    one = CliRunner().invoke(app, ["start", "--show-code", "--only", "one"]).output
+    snapshot = CliRunner().invoke(app, ["start", "--show-code", "--only", "snapshot"]).output
+    kept = CliRunner().invoke(app, ["hello", "--show-code", "--only", "kept"]).output
+
+    assert one.count("def first_results(") == 2
+    assert "@modal.enter(snap=True)" in snapshot
+    assert "# hello.kept: raymodal run\n" in kept
+    assert "def program_round(" in kept
+
+
+def test_each_group_has_a_command():
+    """With the same options; `all` is all groups but the hidden one."""
+    everything = CliRunner().invoke(app, ["all", "--show-code"]).output
+
+    assert {*GROUPS, "all", "selftest", "list", "compare"} == set(get_command(app).commands)
+    assert all(f"# {group}." in everything for group in GROUPS)
+    assert "# selftest." not in everything
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
