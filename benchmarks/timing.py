@@ -1,11 +1,12 @@
-"""How single calls are timed, the same for every contender."""
+"""How single calls, and many inputs at once, are timed: the same for every contender."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+from . import work
 from .stats import percentile
 
 # Calls before the timed ones in each round: the round before was another process's, so caches are cold and leases
@@ -29,6 +30,15 @@ async def time_awaits(call: Callable[[int], Awaitable[Any]], n: int) -> dict[str
         await _timed_await(call, i)
     took = [await _timed_await(call, i) for i in range(n)]
     return _figures(first, took)
+
+
+def time_inputs(run: Callable[[], Iterable[Any]], expected: Sequence[Any]) -> dict[str, float]:
+    """Time one run over all inputs, in inputs per second; its results must be right, complete and in order."""
+    start = time.perf_counter()
+    got = list(run())
+    took = time.perf_counter() - start
+    work.check(got, expected)
+    return {"rate": len(expected) / took}
 
 
 def _timed(call: Callable[[int], Any], argument: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..load import poisson
 from ..model import Params, Round
-from ..work import check
+from ..timing import time_inputs
 
 
 class Async:
@@ -38,14 +38,10 @@ def bare_actor(params: Params) -> Iterator[Round]:
 
     kind = {"tasks": Async, "threads": Threaded}[params["form"]]
     actor = ray.remote(kind).options(max_concurrency=params["at_once"]).remote()
-    n = params["n"]
+    inputs = range(params["n"])
 
     def round_() -> dict[str, float]:
-        begun = time.perf_counter()
-        got = ray.get([actor.nap.remote(x) for x in range(n)])
-        took = time.perf_counter() - begun
-        check(got, list(range(n)))
-        return {"rate": n / took}
+        return time_inputs(lambda: ray.get([actor.nap.remote(x) for x in inputs]), inputs)
 
     round_()
     yield round_

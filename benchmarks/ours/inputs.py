@@ -10,9 +10,9 @@ from typing import Any
 
 import raymodal as modal
 
-from .. import work
 from ..load import poisson
 from ..model import Params, Round
+from ..timing import time_inputs
 
 app = modal.App("bench-inputs")
 
@@ -45,14 +45,10 @@ async def batch(xs: list[int]) -> list[int]:
 def concurrent(params: Params) -> Iterator[Round]:
     """`list(f.map(inputs))` over one warm container."""
     function: Any = {"tasks": anap, "threads": nap}[params["form"]]
-    n = params["n"]
+    inputs = range(params["n"])
 
     def round_() -> dict[str, float]:
-        begun = time.perf_counter()
-        got = list(function.map(range(n)))
-        took = time.perf_counter() - begun
-        work.check(got, list(range(n)))
-        return {"rate": n / took}
+        return time_inputs(lambda: function.map(inputs), inputs)
 
     with app.run():
         round_()
@@ -62,15 +58,11 @@ def concurrent(params: Params) -> Iterator[Round]:
 @contextmanager
 def batched(params: Params) -> Iterator[Round]:
     """`await f.remote.aio(x)` as calls arrive; at full load `list(f.map(inputs))`."""
+    inputs = range(params["n"])
 
     def round_() -> dict[str, float]:
         if not params["rate"]:
-            n = params["n"]
-            begun = time.perf_counter()
-            got = list(batch.map(range(n)))
-            took = time.perf_counter() - begun
-            work.check(got, list(range(n)))
-            return {"rate": n / took}
+            return time_inputs(lambda: batch.map(inputs), inputs)
         return asyncio.run(poisson(batch.remote.aio, params["rate"], params["seconds"]))
 
     with app.run():

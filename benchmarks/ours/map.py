@@ -11,8 +11,9 @@ from typing import Any
 import raymodal as modal
 
 from .. import work
-from ..baselines.map import consume, watch_naps
+from ..baselines.map import consume, inputs_and_results, watch_naps
 from ..model import Params, Round
+from ..timing import time_inputs
 
 app = modal.App("bench-map")
 zero_app = modal.App("bench-from-zero")
@@ -51,24 +52,11 @@ def double_bare(x: int) -> int:
 @contextmanager
 def throughput(params: Params) -> Iterator[Round]:
     """`list(f.map(inputs))`, in order, on two warm containers."""
-    n = params["n"]
-    function, plain, inputs = {
-        "ints": lambda: (double, work.double, list(range(n))),
-        "records": lambda: (touch, work.touch, work.records(n)),
-        "texts": lambda: (shout, work.shout, work.texts(n)),
-    }[params["inputs"]]()
-    expected = [plain(dict(x) if isinstance(x, dict) else x) for x in inputs]
-
-    def round_() -> dict[str, float]:
-        start = time.perf_counter()
-        got = list(function.map(inputs))
-        took = time.perf_counter() - start
-        work.check(got, expected)
-        return {"rate": n / took}
-
+    function: Any = {"ints": double, "records": touch, "texts": shout}[params["inputs"]]
+    inputs, expected = inputs_and_results(params)
     with app.run():
-        warm_up(function, inputs[: max(n // 10, 1)])
-        yield round_
+        warm_up(function, inputs[: max(len(inputs) // 10, 1)])
+        yield lambda: time_inputs(lambda: function.map(inputs), expected)
 
 
 @contextmanager

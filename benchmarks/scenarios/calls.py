@@ -7,14 +7,23 @@ from ..model import Contender, Metric, Scenario, Target
 # The first call of a round follows a pause of seconds, in which a lease is given back.
 _LATENCY = (Metric("p50", "µs"), Metric("p95", "µs"), Metric("first", "µs"))
 
+
+def _ours(session: str, *functions: str) -> Contender:
+    shows = tuple(f"ours.calls:{function}" for function in functions)
+    return Contender("raymodal", f"ours.calls:{session}", host="raymodal", kind="raymodal", shows=shows)
+
+
+def _actor(name: str, session: str, actor: str = "Echo") -> Contender:
+    shows = (f"baselines.calls:{actor}",)
+    return Contender(name, f"baselines.calls:{session}", host="ray actor", kind="ray", shows=shows)
+
+
 _REMOTE = Scenario(
     name="calls.remote",
     title="{n:,} calls back to back, each waited for",
     contenders=(
-        Contender("raymodal", "ours.calls:remote", host="raymodal", kind="raymodal", shows=("ours.calls:echo",)),
-        Contender(
-            "bare actor", "baselines.calls:bare_actor", host="ray actor", kind="ray", shows=("baselines.calls:Echo",)
-        ),
+        _ours("remote", "echo"),
+        _actor("bare actor", "bare_actor"),
         Contender("bare task", "baselines.calls:bare_task", host="ray tasks", kind="ray", shows=("work:echo",)),
         Contender("ProcessPoolExecutor", "baselines.calls:process_pool", host="pool", kind="plain"),
     ),
@@ -35,16 +44,7 @@ _REMOTE = Scenario(
 _AIO = Scenario(
     name="calls.aio",
     title="{n:,} calls back to back, each awaited",
-    contenders=(
-        Contender("raymodal", "ours.calls:remote_aio", host="raymodal", kind="raymodal", shows=("ours.calls:echo",)),
-        Contender(
-            "bare actor, await",
-            "baselines.calls:bare_actor_await",
-            host="ray actor",
-            kind="ray",
-            shows=("baselines.calls:Echo",),
-        ),
-    ),
+    contenders=(_ours("remote_aio", "echo"), _actor("bare actor, await", "bare_actor_await")),
     metrics=_LATENCY,
     baseline="bare actor, await",
     params={"n": 2000},
@@ -54,18 +54,7 @@ _AIO = Scenario(
 _NESTED = Scenario(
     name="calls.nested",
     title="{n:,} calls of a function that calls another one",
-    contenders=(
-        Contender(
-            "raymodal",
-            "ours.calls:nested",
-            host="raymodal",
-            kind="raymodal",
-            shows=("ours.calls:inner", "ours.calls:outer"),
-        ),
-        Contender(
-            "bare actors", "baselines.calls:bare_nested", host="ray actor", kind="ray", shows=("baselines.calls:Echo",)
-        ),
-    ),
+    contenders=(_ours("nested", "inner", "outer"), _actor("bare actors", "bare_nested")),
     metrics=_LATENCY,
     baseline="bare actors",
     params={"n": 1000},
@@ -75,22 +64,7 @@ _NESTED = Scenario(
 _BIG = Scenario(
     name="calls.100mb",
     title="a 100 MB array as argument, and one as result, writable where it arrives",
-    contenders=(
-        Contender(
-            "raymodal",
-            "ours.calls:big",
-            host="raymodal",
-            kind="raymodal",
-            shows=("ours.calls:take", "ours.calls:give"),
-        ),
-        Contender(
-            "bare actor + copy",
-            "baselines.calls:bare_big",
-            host="ray actor",
-            kind="ray",
-            shows=("baselines.calls:Big",),
-        ),
-    ),
+    contenders=(_ours("big", "take", "give"), _actor("bare actor + copy", "bare_big", "Big")),
     metrics=(Metric("argument", "ms"), Metric("result", "ms")),
     baseline="bare actor + copy",
     targets=(

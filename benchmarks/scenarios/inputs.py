@@ -11,7 +11,11 @@ CAPACITY = 320  # batches of 32 in 100 ms
 
 def _ours(session: str, shows: str) -> Contender:
     return Contender(
-        "raymodal", f"ours.inputs:{session}", host="raymodal", kind="raymodal", shows=(f"ours.inputs:{shows}",)
+        "raymodal",
+        f"ours.inputs:{session}",
+        host="raymodal",
+        kind="raymodal",
+        shows=(f"ours.inputs:{shows}", "timing:time_inputs"),
     )
 
 

@@ -5,24 +5,34 @@ from __future__ import annotations
 from ..model import Contender, Metric, Scenario, Target
 
 _RATE = (Metric("rate", "inputs/s", "higher"),)
-_WORKER = ("baselines.map:Worker", "baselines.map:_workers", "baselines.map:_throughput")
+_TIMED = ("baselines.map:_throughput", "timing:time_inputs")
+_WORKER = ("baselines.map:Worker", "baselines.map:_workers", *_TIMED)
 
 
-def _ours(session: str, function: str) -> Contender:
-    return Contender(
-        "raymodal", f"ours.map:{session}", host="raymodal", kind="raymodal", shows=(f"ours.map:{function}",)
-    )
+def _ours(session: str, function: str, *shows: str) -> Contender:
+    shown = (f"ours.map:{function}", *shows)
+    return Contender("raymodal", f"ours.map:{session}", host="raymodal", kind="raymodal", shows=shown)
+
+
+def _ray(name: str, session: str, host: str, shows: tuple[str, ...] = (), **params: int) -> Contender:
+    return Contender(name, f"baselines.map:{session}", host=host, kind="ray", shows=shows, params=params)
+
+
+def _pool(name: str, session: str, shows: tuple[str, ...] = ()) -> Contender:
+    return Contender(name, f"baselines.map:{session}", host="pool", kind="plain", shows=shows)
+
+
+def _throughput(function: str) -> Contender:
+    return _ours("throughput", function, "timing:time_inputs")
 
 
 def _chunked() -> tuple[Contender, ...]:
     """The baselines that send many inputs at a time."""
     return (
-        Contender("Ray Pool.map", "baselines.map:ray_pool", host="ray pool", kind="ray", shows=_WORKER[2:]),
-        Contender("actor calls of 1,000", "baselines.map:chunked_actors", host="ray actor", kind="ray", shows=_WORKER),
-        Contender("tasks of 1,000", "baselines.map:chunked_tasks", host="ray tasks", kind="ray", shows=_WORKER[2:]),
-        Contender(
-            "ProcessPoolExecutor.map", "baselines.map:process_pool", host="pool", kind="plain", shows=_WORKER[2:]
-        ),
+        _ray("Ray Pool.map", "ray_pool", "ray pool", _TIMED),
+        _ray("actor calls of 1,000", "chunked_actors", "ray actor", _WORKER),
+        _ray("tasks of 1,000", "chunked_tasks", "ray tasks", _TIMED),
+        _pool("ProcessPoolExecutor.map", "process_pool", _TIMED),
     )
 
 
@@ -30,24 +40,10 @@ _INTS = Scenario(
     name="map.ints",
     title="{n:,} ints through map, in order, on two warm containers",
     contenders=(
-        _ours("throughput", "double"),
+        _throughput("double"),
         # About a thousand inputs a second: the full count would take minutes and tell nothing more.
-        Contender(
-            "ActorPool.map",
-            "baselines.map:actor_pool",
-            host="ray actor pool",
-            kind="ray",
-            shows=_WORKER,
-            params={"n": 2000},
-        ),
-        Contender(
-            "tasks of one",
-            "baselines.map:tasks",
-            host="ray tasks",
-            kind="ray",
-            shows=_WORKER[2:],
-            params={"n": 5000},
-        ),
+        _ray("ActorPool.map", "actor_pool", "ray actor pool", _WORKER, n=2000),
+        _ray("tasks of one", "tasks", "ray tasks", _TIMED, n=5000),
         *_chunked(),
     ),
     metrics=_RATE,
@@ -65,38 +61,28 @@ _INTS = Scenario(
     quick={"n": 20_000},
 )
 
-_RECORDS = Scenario(
-    name="map.records",
-    title="{n:,} dicts of 1 KB through map, in order, on two warm containers",
-    contenders=(_ours("throughput", "touch"), *_chunked()),
-    metrics=_RATE,
-    baseline="actor calls of 1,000",
-    params={"n": 20_000, "inputs": "records"},
-    quick={"n": 5_000},
-)
 
-_TEXTS = Scenario(
-    name="map.texts",
-    title="{n:,} strings of 100 characters through map, in order, on two warm containers",
-    contenders=(_ours("throughput", "shout"), *_chunked()),
-    metrics=_RATE,
-    baseline="actor calls of 1,000",
-    params={"n": 100_000, "inputs": "texts"},
-    quick={"n": 20_000},
-)
+def _in_order(inputs: str, title: str, function: str, n: int, quick: int) -> Scenario:
+    return Scenario(
+        name=f"map.{inputs}",
+        title=f"{{n:,}} {title} through map, in order, on two warm containers",
+        contenders=(_throughput(function), *_chunked()),
+        metrics=_RATE,
+        baseline="actor calls of 1,000",
+        params={"n": n, "inputs": inputs},
+        quick={"n": quick},
+    )
+
+
+_RECORDS = _in_order("records", "dicts of 1 KB", "touch", 20_000, quick=5_000)
+_TEXTS = _in_order("texts", "strings of 100 characters", "shout", 100_000, quick=20_000)
 
 _FROM_ZERO = Scenario(
     name="map.from-zero",
     title="{n:,} ints through map of a bare @app.function(), no container running",
     contenders=(
         _ours("from_zero", "double_bare"),
-        Contender(
-            "bare actor start",
-            "baselines.map:actor_start",
-            host="ray actor",
-            kind="ray",
-            shows=("baselines.map:Worker",),
-        ),
+        _ray("bare actor start", "actor_start", "ray actor", ("baselines.map:Worker",)),
     ),
     metrics=(
         Metric("from zero", "s"),
@@ -125,12 +111,11 @@ _MILLION = Scenario(
     title="{n:,} ints from a generator, results consumed as they come",
     contenders=(
         _ours("generator", "double"),
-        Contender(
+        _ray(
             "actor calls of 1,000",
-            "baselines.map:generator_actors",
-            host="ray actor",
-            kind="ray",
-            shows=("baselines.map:Worker", "baselines.map:consume"),
+            "generator_actors",
+            "ray actor",
+            ("baselines.map:Worker", "baselines.map:consume"),
         ),
     ),
     metrics=(Metric("rate", "inputs/s", "higher"), Metric("growth", "MiB")),
@@ -149,16 +134,10 @@ _MILLION = Scenario(
 def _nap_contenders() -> tuple[Contender, ...]:
     return (
         _ours("naps", "nap"),
-        Contender(
-            "ActorPool",
-            "baselines.map:nap_actor_pool",
-            host="ray actor pool",
-            kind="ray",
-            shows=("baselines.map:watch_naps",),
-        ),
-        Contender("Ray Pool, chunks", "baselines.map:nap_ray_pool", host="ray pool", kind="ray"),
-        Contender("actor calls, chunks", "baselines.map:nap_chunked_actors", host="ray actor", kind="ray"),
-        Contender("multiprocessing.Pool, chunks", "baselines.map:nap_process_pool", host="pool", kind="plain"),
+        _ray("ActorPool", "nap_actor_pool", "ray actor pool", ("baselines.map:watch_naps",)),
+        _ray("Ray Pool, chunks", "nap_ray_pool", "ray pool"),
+        _ray("actor calls, chunks", "nap_chunked_actors", "ray actor"),
+        _pool("multiprocessing.Pool, chunks", "nap_process_pool"),
     )
 
 
