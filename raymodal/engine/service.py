@@ -65,7 +65,10 @@ class PoolSetup:
         return self.plan.cls is not None and self.plan.request is None and self.plan.cls.is_template
 
     def pool(self) -> Pool:
-        return Pool(self.facts.tag, self.rules, self.ask, slots=self.facts.slots, max_starts=MAX_START_FAILURES)
+        runs = None if self.facts.batch is None else self.facts.lanes * self.facts.batch.max_batch_size
+        return Pool(
+            self.facts.tag, self.rules, self.ask, slots=self.facts.slots, runs=runs, max_starts=MAX_START_FAILURES
+        )
 
 
 @dataclass(slots=True)

@@ -163,6 +163,7 @@ class Pool:
     rules: Rules
     ask: Ask
     slots: int = 1
+    runs: int | None = None  # inputs that a container really has under way at once, where others may wait in it
     max_starts: int = 3  # start failures in a row before callers are told
     containers: dict[str, Container] = field(default_factory=dict)
     held: dict[str, dict[int, Lease]] = field(default_factory=dict)  # by client
@@ -458,6 +459,9 @@ class Fleet:
                 # Those that drain are still there.
                 missing[pool.tag] = min(missing[pool.tag], pool.rules.max_containers - len(pool.containers))
         commands += self._place(missing, now)
+        for pool in self.pools.values():
+            if pool.runs is not None:
+                commands += self._grant(pool, now)  # there may turn out to be no room for another one
         commands += self._find_cycles(now)
         return commands
 
@@ -528,10 +532,11 @@ class Fleet:
         commands: list[Command] = []
         if not pool.queue:
             return commands
+        slots = pool.slots if pool.runs is None or not self._is_growing(pool, now) else pool.runs
         free = [
             c
             for c in pool.containers.values()
-            if c.status is Status.READY and len(c.leases) < pool.slots and not c.retiring and not c.used
+            if c.status is Status.READY and len(c.leases) < slots and not c.retiring and not c.used
         ]
         while free and pool.queue:
             # Least served first; among those, who has waited longest (the queue's own order; min is stable).
@@ -545,11 +550,17 @@ class Fleet:
             container.leases[lease.lease_id] = lease
             pool.held.setdefault(client_id, {})[lease.lease_id] = lease
             commands.append(Grant(client_id, pool.tag, lease.lease_id, container.container_id))
-            if len(container.leases) >= pool.slots:
+            if len(container.leases) >= slots:
                 free.remove(container)
             pool.queue.pop(client_id)
             self._queue_or_not(pool, self.clients[client_id], now)
         return commands
+
+    def _is_growing(self, pool: Pool, now: float) -> bool:
+        """Another container is on its way: nothing need wait inside one that is busy."""
+        load = self._load(pool)
+        starting = any(c.status is Status.STARTING and not c.pending for c in pool.containers.values())
+        return starting or (pool.starved_since is None and decide(pool.rules, load, now).target > load.containers)
 
     def _ask_back(self, pool: Pool) -> list[Command]:
         """Make room for callers that wait by asking those who hold more than their share."""

@@ -10,8 +10,17 @@ from raymodal.logic.fleet import Command, Drain, Fleet, Grant, Kill, Note, Pool,
 FAILURE = ("start", None, "it broke", "", None, "")
 
 
-def pool(tag: str, cpus: float = 1.0, *, slots: int = 1, gpus: float = 0, memory: int = 0, **rules: object) -> Pool:
-    return Pool(tag, Rules(**rules), Ask(cpus, memory, gpus), slots=slots)  # type: ignore[arg-type]
+def pool(
+    tag: str,
+    cpus: float = 1.0,
+    *,
+    slots: int = 1,
+    runs: int | None = None,
+    gpus: float = 0,
+    memory: int = 0,
+    **rules: object,
+) -> Pool:
+    return Pool(tag, Rules(**rules), Ask(cpus, memory, gpus), slots=slots, runs=runs)  # type: ignore[arg-type]
 
 
 class World:
@@ -104,11 +113,13 @@ class World:
                 for lease_id, lease in container.leases.items():
                     assert fleet.leases[lease_id] is lease
                     assert one.held[lease.client_id][lease_id] is lease
+            slots = one.slots if one.runs is None or not fleet._is_growing(one, self.now) else one.runs
             free = [
                 c
                 for c in one.containers.values()
-                if c.status is Status.READY and len(c.leases) < one.slots and not c.retiring
+                if c.status is Status.READY and len(c.leases) < slots and not c.retiring and not c.used
             ]
+            assert not any(c.used and not c.leases and c.status is Status.READY for c in one.containers.values())
             assert not (one.queue and free)
             for client_id, client in fleet.clients.items():
                 short = client.demand.get(tag, 0) > len(one.held.get(client_id, ()))
@@ -151,9 +162,9 @@ class World:
             self.carry_out(self.fleet.container_gone(container.container_id, self.now))
         self.step()
 
-    def release(self, client_id: str, lease_id: int, idle_s: float = 0.0) -> None:
+    def release(self, client_id: str, lease_id: int, idle_s: float = 0.0, *, used_up: bool = False) -> None:
         self.granted.get(client_id, {}).pop(lease_id, None)
-        self.fleet.released(client_id, lease_id, idle_s, self.now)
+        self.fleet.released(client_id, lease_id, idle_s, self.now, used_up=used_up)
 
     def leases(self, client_id: str, tag: str) -> list[int]:
         return list(self.fleet.pools[tag].held.get(client_id, ()))

@@ -279,6 +279,36 @@ def test_pools_without_anything_are_not_looked_at() -> None:
     assert world.fleet.stats("C(2).*").demand == 0
 
 
+def test_a_container_for_one_input_is_not_had_twice() -> None:
+    """It ends when its lease does; whoever waits gets another one."""
+    world = World(pool("f", max_containers=1))
+    world.demand("a", "f", 1)
+    world.all_ready()
+    world.demand("b", "f", 1)
+    (lease_id,) = world.leases("a", "f")
+    world.release("a", lease_id, used_up=True)
+
+    assert kinds(world.demand("a", "f", 0)) == ["Drain"]
+    assert world.containers("f", Status.READY) == []
+    world.all_drained()
+    world.all_ready()
+    assert list(world.granted["b"].values()) == ["c2"]
+
+
+def test_inputs_do_not_wait_behind_a_batch_while_another_container_starts() -> None:
+    """Those beyond what it runs at once go to the next one; only where there is no room for one they wait inside."""
+    world = World(pool("f", slots=4, runs=2, target_inputs=2), cpus=2.0)
+    world.demand("a", "f", 2)
+    world.all_ready()
+    assert kinds(world.demand("a", "f", 3)) == ["Start"]
+    assert len(world.leases("a", "f")) == 2
+    world.all_ready()
+    assert sorted(world.granted["a"].values()) == ["c1", "c1", "c2"]
+
+    world.demand("a", "f", 5)
+    assert sorted(world.granted["a"].values()) == ["c1", "c1", "c1", "c2", "c2"]
+
+
 # --- callers that end
 
 
@@ -697,14 +727,24 @@ class FleetMachine(RuleBasedStateMachine):
         most=st.sampled_from([None, 1, 2]),
         minimum=st.integers(0, 1),
         slots=st.integers(1, 2),
+        gathers=st.booleans(),
         buffer=st.integers(0, 1),
     )
     def begin(
-        self, cpus: float, cores: int, can_grow: bool, most: int | None, minimum: int, slots: int, buffer: int
+        self,
+        cpus: float,
+        cores: int,
+        can_grow: bool,
+        most: int | None,
+        minimum: int,
+        slots: int,
+        gathers: bool,
+        buffer: int,
     ) -> None:
+        runs, slots = (slots, 2 * slots) if gathers else (None, slots)
         self.world = World(
             pool("f", 1.0, max_containers=most, scaledown_window=3.0),
-            pool("g", 0.5, slots=slots, min_containers=minimum, scaledown_window=1.0),
+            pool("g", 0.5, slots=slots, runs=runs, min_containers=minimum, scaledown_window=1.0),
             pool("h", 1.0, buffer_containers=buffer, scaledown_window=0.0),
             cpus=cpus,
             cores=cores,
@@ -727,10 +767,10 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.demand(self.pick(data, busy), tag, count)
 
     @precondition(lambda self: self.world.fleet.leases)
-    @rule(data=st.data(), idle=st.sampled_from([0.0, 1.0]))
-    def give_back(self, data: st.DataObject, idle: float) -> None:
+    @rule(data=st.data(), idle=st.sampled_from([0.0, 1.0]), used_up=st.booleans())
+    def give_back(self, data: st.DataObject, idle: float, used_up: bool) -> None:
         lease = self.world.fleet.leases[data.draw(st.sampled_from(sorted(self.world.fleet.leases)))]
-        self.world.release(lease.client_id, lease.lease_id, idle)
+        self.world.release(lease.client_id, lease.lease_id, idle, used_up=used_up)
         self.world.release(lease.client_id, lease.lease_id, idle)  # a second time changes nothing
         self.world.step()
 
