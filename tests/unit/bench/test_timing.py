@@ -1,8 +1,8 @@
-"""How work is timed."""
+"""How many inputs at once are timed; single calls are in test_work.py."""
 
 import pytest
 
-from benchmarks.timing import time_calls, time_inputs
+from benchmarks.timing import time_inputs
 
 
 def test_all_inputs_at_once():
@@ -18,10 +18,3 @@ def test_wrong_results_are_not_timed(got):
     """Too few, wrong ones, or in another order."""
     with pytest.raises(AssertionError, match="result"):
         time_inputs(lambda: got, [1, 2, 3])
-
-
-def test_single_calls():
-    """Percentiles and the first; each must hand back its argument."""
-    assert set(time_calls(lambda x: x, 10)) == {"p50", "p95", "first"}
-    with pytest.raises(AssertionError, match="the call with -1 returned 0"):
-        time_calls(lambda x: x + 1, 10)
