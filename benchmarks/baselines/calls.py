@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..model import Params, Round
-from ..timing import time_awaits, time_calls
+from ..timing import time_awaits, time_calls, time_inputs
 from ..work import echo
 
 
@@ -82,6 +82,30 @@ def bare_nested(params: Params) -> Iterator[Round]:
     outer = ray.remote(Echo).remote(inner)
     ray.get([outer.call_inner.remote(i) for i in range(200)])
     yield lambda: time_calls(lambda x: ray.get(outer.call_inner.remote(x)), params["n"])
+
+
+class Counter:
+    """An actor whose method is a generator."""
+
+    def count(self, n: int) -> Iterator[int]:
+        """Items as small as they get. (`yield from` anything but a generator fails in Ray, which sends to it.)"""
+        for i in range(n):  # noqa: UP028
+            yield i
+
+
+@contextmanager
+def bare_stream(params: Params) -> Iterator[Round]:
+    """`for ref in actor.count.options(num_returns="streaming").remote(n): ray.get(ref)`."""
+    import ray
+
+    actor = ray.remote(Counter).remote()
+
+    def items(n: int) -> Iterator[int]:
+        for ref in actor.count.options(num_returns="streaming").remote(n):
+            yield ray.get(ref)
+
+    list(items(200))
+    yield lambda: time_inputs(lambda: items(params["n"]), range(params["n"]))
 
 
 class Big:

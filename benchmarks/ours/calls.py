@@ -12,9 +12,10 @@ import raymodal as modal
 
 from .. import work
 from ..model import Params, Round
-from ..timing import time_awaits, time_calls
+from ..timing import time_awaits, time_calls, time_inputs
 
 app = modal.App("bench-calls")
+stream_app = modal.App("bench-stream")
 nested_app = modal.App("bench-nested")
 big_app = modal.App("bench-big")
 
@@ -23,6 +24,12 @@ big_app = modal.App("bench-big")
 def echo(x: Any) -> Any:
     """Hand the argument back."""
     return work.echo(x)
+
+
+@stream_app.function(max_containers=1)
+def count(n: int) -> Iterator[int]:
+    """Items as small as they get."""
+    yield from range(n)
 
 
 @nested_app.function(max_containers=1)
@@ -83,6 +90,14 @@ def nested(params: Params) -> Iterator[Round]:
         for i in range(200):
             outer.remote(i)
         yield lambda: time_calls(outer.remote, params["n"])
+
+
+@contextmanager
+def stream(params: Params) -> Iterator[Round]:
+    """`for item in f.remote_gen(n)`."""
+    with stream_app.run():
+        list(count.remote_gen(200))
+        yield lambda: time_inputs(lambda: count.remote_gen(params["n"]), range(params["n"]))
 
 
 @contextmanager

@@ -85,4 +85,22 @@ _BIG = Scenario(
     quick={"warm_up": 3},
 )
 
-SCENARIOS = (_REMOTE, _AIO, _NESTED, _BIG)
+_STREAM = Scenario(
+    name="calls.stream",
+    title="a generator's {n:,} small items, taken one by one",
+    contenders=(_ours("stream", "count"), _actor("Ray's streaming generator", "bare_stream", "Counter")),
+    metrics=(Metric("rate", "/s", better="higher"),),
+    baseline="Ray's streaming generator",
+    targets=(
+        Target(
+            "at least twice the items of Ray's own",
+            lambda f: f.median("raymodal", "rate") / f.median("Ray's streaming generator", "rate"),
+            at_least=2,
+            unit="times",
+        ),
+    ),
+    params={"n": 20_000},
+    quick={"n": 5_000},
+)
+
+SCENARIOS = (_REMOTE, _AIO, _NESTED, _STREAM, _BIG)
