@@ -185,6 +185,7 @@ class PoolClient(Callee):
         self._fall_s = FALL_S[0]
         self._will_look = False
         self._seq = 0
+        self.is_prompt = True  # the last single call was a matter of milliseconds
 
     # --- slots
 

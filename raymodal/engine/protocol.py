@@ -27,6 +27,13 @@ OnDone = Callable[[Any], None]
 """Called once, on any thread, with a reply (bytes, or a list of bytes and buffers) or a `Gone`. It must not block nor run user code."""
 
 
+class NotYet:
+    """What `Link.ask` returns if there is no answer yet."""
+
+
+NOT_YET = NotYet()
+
+
 class Link(Protocol):
     """A caller's way to the controller and to containers."""
 
@@ -40,6 +47,13 @@ class Link(Protocol):
 
     def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         """Call a container from any thread."""
+
+    def ask(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> Any:
+        """Call a container and maybe wait here for a moment: its reply, a `Gone`, or `NOT_YET`, and then `on_done` gets it.
+
+        Raises:
+            BaseException: what a signal handler raised; `on_done` gets the reply all the same.
+        """
 
     def hold(self, buffer: Any) -> Any:
         """Put a large buffer where containers can reach it; what is returned may be sent any number of times."""

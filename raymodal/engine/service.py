@@ -17,7 +17,7 @@ from typing import Any
 
 from raymodal import wire
 from raymodal.engine.client import AppClient
-from raymodal.engine.protocol import Gone, Host, OnDone
+from raymodal.engine.protocol import NOT_YET, Gone, Host, OnDone
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events_async
 from raymodal.exception import ClientClosed, InvalidError, NotFoundError
 from raymodal.logic import fleet as fl
@@ -763,6 +763,10 @@ class _Loopback:
 
     def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         self._service._host.submit(container, method, args, on_done)
+
+    def ask(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> Any:
+        self.submit(container, method, args, on_done)
+        return NOT_YET
 
     def hold(self, buffer: Any) -> Any:
         return self._service._host.hold(buffer)

@@ -297,3 +297,42 @@ def test_the_controllers_death_ends_open_calls(engine: Any) -> None:
             timer.join()
         with pytest.raises((InternalFailure, ExecutionError)):
             f.remote(0)
+
+
+@pytest.mark.parametrize("after_s", [0.002, 0.1])
+def test_what_a_signal_handler_raises_leaves_the_call_as_it_is(run_app: Any, tmp_path: Path, after_s: float) -> None:
+    """At once, whichever way the call is being waited for; the input is cancelled and the next call is answered."""
+    app = modal.App("signal")
+
+    @app.function(serialized=True, max_containers=1)
+    def nap(seconds: float, log: str = "") -> float:
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                time.sleep(0.01)
+        except BaseException:
+            open(log, "w").close()
+            raise
+        return seconds
+
+    class Alarm(Exception):
+        pass
+
+    def ring(*_: Any) -> None:
+        raise Alarm
+
+    run_app(app)
+    assert nap.remote(0.0) == 0.0  # so that the next one is expected to be as short
+    before = signal.signal(signal.SIGALRM, ring)
+    begun = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after_s)
+        with pytest.raises(Alarm):
+            nap.remote(30.0, str(tmp_path / "log"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert nap.remote(0.01) == 0.01
+    assert time.monotonic() - begun < 20
+    assert (tmp_path / "log").exists()

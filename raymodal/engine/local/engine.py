@@ -22,7 +22,7 @@ from raymodal.container.context import context_for, enter_thread_container
 from raymodal.container.kinds import runtime_for
 from raymodal.container.watch import Watch
 from raymodal.engine.client import AppClient, PoolClient
-from raymodal.engine.protocol import Gone, OnDone, OpenedPool, RunningApp, StoreClient
+from raymodal.engine.protocol import NOT_YET, Gone, OnDone, OpenedPool, RunningApp, StoreClient
 from raymodal.engine.service import ControllerService, PoolSetup, rules_of
 from raymodal.engine.store import StoreCore
 from raymodal.exception import InputCancellation
@@ -273,6 +273,10 @@ class _Link:
 
     def submit(self, container: _Thread, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:
         container.submit(method, args, on_done)
+
+    def ask(self, container: _Thread, method: str, args: tuple[Any, ...], on_done: OnDone) -> Any:
+        container.submit(method, args, on_done)
+        return NOT_YET
 
     def hold(self, buffer: Any) -> Any:
         return bytes(buffer.raw())

@@ -26,6 +26,8 @@ from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
 from raymodal.spec.function import spec_env
 
+PROMPT_S = 0.02  # how late a signal is seen while a short call is waited for
+
 _warming: Future[Any] | None = None
 _warming_lock = threading.Lock()
 
@@ -129,7 +131,8 @@ class RayEngine:
             await starting
         except RayError as error:
             raise InternalFailure(f"The app's controller could not start: {gone_text(error)}") from None
-        link = RayLink(controller, "driver-" + secrets.token_hex(6))
+        is_plain = ray.get_runtime_context().worker.mode == ray.SCRIPT_MODE
+        link = RayLink(controller, "driver-" + secrets.token_hex(6), prompt_s=PROMPT_S if is_plain else 0.0)
         client = AppClient(link, {s.facts.tag: s.facts for s in setups}, client_options, app_id=plan.app_id)
         client.on_note(_Notes())
         client.start()
