@@ -16,7 +16,7 @@ import pytest
 pytestmark = [pytest.mark.ray]
 
 PRELUDE = """
-import json, os, socket, sys, threading, time
+import contextlib, json, os, socket, sys, threading, time
 from pathlib import Path
 from raymodal.config import Settings
 from raymodal.engine.ray import cluster, logs
@@ -26,27 +26,23 @@ settings = Settings(home=Path(sys.argv[1]))
 
 def everything():
     # All that is below this process, and what a container started and let go of.
-    below = descendants(os.getpid())
-    return sorted(set(below) | {int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ")
-                                if can_read(p) and b"RAYMODAL_SESSION=%d-" % os.getpid() in p.read_bytes()})
-
-def can_read(path):
-    try:
-        return bool(path.read_bytes()) or True
-    except OSError:
-        return False
+    found = set(descendants(os.getpid()))
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            if b"RAYMODAL_SESSION=%d-" % os.getpid() in path.read_bytes():
+                found.add(int(path.parent.name))
+    return sorted(found)
 
 def listening():
     # The addresses, in /proc's spelling, on which these processes listen.
     inodes = set()
     for pid in [*everything(), os.getpid()]:
-        for fd in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                target = os.readlink(fd)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                    if target.startswith("socket:["):
+                        inodes.add(target[8:-1])
     rows = [row.split() for name in ("tcp", "tcp6") for row in Path("/proc/net", name).read_text().splitlines()[1:]]
     return {row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ pytestmark = [
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A Ray whose apps keep as many workers ready as the test says."""
+    """A Ray of two CPUs, whatever the machine has, whose apps keep as many workers ready as the test says."""
+    from raymodal.engine.ray.engine import RayEngine
+
     config.reset()
     config.override(engine="ray", address="local", warm_workers=request.param)
-    yield current.get_engine()
+    engine = RayEngine(num_cpus=2)
+    current.set_engine(engine)
+    yield engine
     current.shutdown()
     config.reset()
 
@@ -41,6 +46,21 @@ def ready_workers(engine: Any) -> set[int]:
         except OSError:
             pass
     return found
+
+
+def all_ready(engine: Any, at_least: int) -> set[int]:
+    """The ready workers once no more come: Ray takes the newest first."""
+    seen, since = ready_workers(engine), time.monotonic()
+
+    def is_steady() -> bool:
+        nonlocal seen, since
+        now = ready_workers(engine)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return len(seen) >= at_least and time.monotonic() - since > 1
+
+    wait_until(is_steady, lambda: seen)
+    return seen
 
 
 def make_app() -> Any:
@@ -63,8 +83,7 @@ def test_a_burst_takes_them_and_they_are_made_up(engine: Any, tmp_path: Path) ->
     """More than Ray itself keeps (one for each free CPU), taken by containers, and there again afterwards."""
     app, f = make_app()
     with app.run():
-        wait_until(lambda: len(ready_workers(engine)) >= 6)
-        before = ready_workers(engine)
+        before = all_ready(engine, 6)
         pids = set(f.map([str(tmp_path)] * 4, [4] * 4))
         assert len(pids) == 4
         assert pids <= before
