@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from raymodal.config import Settings
-from raymodal.engine.ray.cluster import bytecode
+from raymodal.engine.ray.cluster import bytecode, ending
 from raymodal.engine.ray.cluster.attach import explain_version_mismatch
 from raymodal.engine.ray.cluster.connection import on_lasting_thread
 from raymodal.engine.ray.cluster.ending import LOCK_FILE, hold_session, sweep
@@ -24,6 +24,7 @@ from raymodal.engine.ray.cluster.machine import (
     store_size,
 )
 from raymodal.engine.ray.cluster.quiet import keep_sigterm_handler
+from raymodal.engine.ray.template import node
 
 GIB = 1 << 30
 GOOD = MachineFacts(
@@ -115,6 +116,24 @@ def test_sessions_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_path
     os.close(held)
     sweep(str(tmp_path))
     assert not living.exists()
+
+
+@pytest.mark.parametrize("has_open", [ending._has_open, node._has_open])
+def test_a_file_that_is_closed_meanwhile_hides_no_other(tmp_path, monkeypatch, has_open):
+    original = os.readlink
+    gone = []
+
+    def readlink(path):
+        if not gone:
+            gone.append(path)
+            raise FileNotFoundError(path)
+        return original(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    with (tmp_path / "log").open("w"):
+        assert has_open(os.getpid(), str(tmp_path))
+    assert gone
+    assert not has_open(os.getpid(), str(tmp_path))
 
 
 def test_the_cluster_starts_on_a_thread_that_lasts():

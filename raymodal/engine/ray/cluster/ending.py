@@ -138,11 +138,20 @@ def members(session: str, session_dir: str) -> list[int]:
     logs = os.path.join(session_dir, "logs", "")
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if not (process / "cmdline").read_bytes().startswith(b"ray::"):
-                continue
-            if any(os.readlink(fd).startswith(logs) for fd in (process / "fd").iterdir()):
+            if (process / "cmdline").read_bytes().startswith(b"ray::") and _has_open(int(process.name), logs):
                 found.add(int(process.name))
     return sorted(found - {os.getpid()})
+
+
+def _has_open(pid: int, below: str) -> bool:
+    """Whether a process has a file open whose path begins with `below`. One that is closed meanwhile is no reason to
+    leave out the others.
+    """
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(below):
+                return True
+    return False
 
 
 def is_alive(pid: int) -> bool:

@@ -195,8 +195,10 @@ def workers_of(session_dir: str) -> list[int]:
 
 def _has_open(pid: int, folder: str) -> bool:
     """Whether a process has a file below a folder open: a pid alone may belong to somebody else by now."""
-    for fd in Path(f"/proc/{pid}/fd").glob("*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(fd).startswith(os.path.join(folder, "")):
-                return True
+    below = os.path.join(folder, "")
+    with contextlib.suppress(OSError):  # it has ended
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # this one was closed
+                if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(below):
+                    return True
     return False
