@@ -66,8 +66,8 @@ class Uplink(Protocol):
     def end_process(self, code: int) -> None:
         """End the container without asking user code."""
 
-    def retire(self, reason: str) -> None:
-        """Have this container end once its neighbours' inputs have: it takes no more."""
+    def retire(self, reason: str, is_quiet: bool) -> None:
+        """This container takes no more. `is_quiet`: and nothing that its end would cut short is left; said later if it is not so yet."""
 
 
 class _Blob:
@@ -159,6 +159,7 @@ class Runtime:
         self._life = None if plan.cls is None else Lifecycle(plan, self._run_hook, self._say)
         self._timeout_s = float(plan.spec.timeout_s)
         self._is_loaded = False
+        self._retiring = ""  # why it takes no more, while something is left that must not be cut short
 
     # --- life
 
@@ -231,7 +232,9 @@ class Runtime:
                 bundle.rest.pop()
             except IndexError:
                 break
-        self._uplink.retire(reason)
+        # Its end waits behind the input that runs, but not for a generator that is pulled.
+        self._retiring = reason if self._streams else ""
+        self._uplink.retire(reason, not self._streams)
 
     def finish(self, reason: str = "") -> None:
         """Drain: take nothing more, close what is open, run the exit hooks. Main thread."""
@@ -606,6 +609,9 @@ class Runtime:
             self._say(f"Generator {self.plan.spec.tag!r} raised while it was closed: {type(exc).__name__}: {exc}")
         finally:
             self._in_user = False
+        if self._retiring and not self._streams:
+            reason, self._retiring = self._retiring, ""
+            self._uplink.retire(reason, True)
 
     def _name(self, bundle: _Bundle) -> str:
         """What the user calls what runs: a method goes by the tag of its pool, with its own name in the place of the `*`."""

@@ -268,6 +268,13 @@ class SharedRuntime(Runtime):
         super().finish(reason)
         self._threads.close()
 
+    def _is_quiet(self) -> bool:
+        """Nothing runs, and no generator is open that somebody may still want items of. Under `_lock`."""
+        streams = (stream.job.work for stream in self._open.values())
+        return all(work.given_up for work in self._works) and all(
+            work is not None and work.given_up for work in streams
+        )
+
     def _send_home(self) -> None:
         """Let the exchanges that wait bring the last answers home: this process may be gone in a moment."""
         self._is_over = True
@@ -388,6 +395,8 @@ class SharedRuntime(Runtime):
             self._launch(following)
         if self._batchers:
             self._cut()
+        if self._retiring:
+            self._tell_if_quiet()
 
     def set_lanes(self, count: int | None = None) -> int:
         """Run at most this many at once from now on; says how many."""
@@ -861,6 +870,10 @@ class SharedRuntime(Runtime):
             stream.more = False
             with self._lock:
                 self._open.pop(stream.job.key, None)
+            if not is_done and ("", 0) in stream.closers:
+                # Its caller must not take that for the generator's own end.
+                text = f"Generator {self._name_of(stream.job)!r} was ended, because its container ends"
+                stream.outs.append(Failure(wire.LOST, None, text, where=self.plan.container_id))
             while stream.pulls:
                 self._send_items(stream, more=False)
             for closer in stream.closers:
@@ -991,11 +1004,24 @@ class SharedRuntime(Runtime):
         self.retire(RETIRING)
 
     def retire(self, reason: str) -> None:
+        """As `Runtime.retire`. What would have its process end keeps every caller out, since Ray hands calls on from the main thread; so that waits
+        until nothing is left."""
         self.refuse_more(reason)
         self._turn_away()
-        if not self._retired:
+        with self._lock:
+            if self._retired:
+                return
             self._retired = True
-            self._uplink.retire(reason)
+            is_quiet = self._is_quiet()
+            self._retiring = "" if is_quiet else reason
+        self._uplink.retire(reason, is_quiet)
+
+    def _tell_if_quiet(self) -> None:
+        with self._lock:
+            if not self._retiring or not self._is_quiet():
+                return
+            reason, self._retiring = self._retiring, ""
+        self._uplink.retire(reason, True)
 
     def _turn_away(self, reason: str = "draining", before: float = math.inf) -> None:
         """What came before this and has not begun goes back: lanes that it waits for may be free elsewhere, and here never."""

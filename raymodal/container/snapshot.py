@@ -51,7 +51,7 @@ class _NoUplink:
     def end_process(self, code: int) -> None:
         raise AssertionError
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: str, is_quiet: bool) -> None:
         raise AssertionError
 
 

@@ -48,11 +48,12 @@ class Channel:
 
     Args:
         link: of this process.
-        container: as granted.
+        container_id, container: as granted.
     """
 
-    def __init__(self, link: Link, container: Any) -> None:
+    def __init__(self, link: Link, container_id: str, container: Any) -> None:
         self._link = link
+        self._container_id = container_id
         self._container = container
         self._lock = threading.Lock()
         self._outbox: deque[_Message] = deque()
@@ -153,6 +154,9 @@ class Channel:
                 self._gone = gone
             lost, self._inflight = self._inflight, {}
             unsent, self._outbox = self._outbox, deque()
+        if not lost:
+            # Who has something there says so; else nobody would, and the container be granted again.
+            self._link.tell("lost", self._container_id, gone.text)
         begun = sum(1 for m in lost.values() if m.method in _BEGINS)
         for message in lost.values():
             message.on_done(GoneShared(gone.text, was_alone=begun == 1))

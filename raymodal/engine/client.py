@@ -7,6 +7,7 @@ inputs and outcomes go straight to containers from whatever thread calls. A slot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from raymodal.engine.run import Run
 
 _monotonic = time.monotonic
+MAX_EARLY = 1000
 FALL_S = (
     0.02,
     0.5,
@@ -40,6 +42,7 @@ class Slot:
         "channel",
         "container",
         "container_id",
+        "ended",
         "epoch",
         "gone",
         "idle_since",
@@ -58,7 +61,8 @@ class Slot:
         self.inflight: dict[int, float] = {}  # wire bundle id -> when it became the first in line
         self.idle_since = _monotonic()
         self.asked_back = False
-        self.revoked = False
+        self.revoked = False  # of no use any more
+        self.ended = False  # and the controller knows
         self.gone = False
         self.used_up = False
 
@@ -227,21 +231,20 @@ class PoolClient(Callee):
     def _drop(self, slot: Slot) -> None:
         with self._lock:
             known = self._slots.pop(slot.lease_id, None)
-        if known is not None and not slot.revoked:
+        if known is not None and not slot.ended:
             self._report([(slot.lease_id, _monotonic() - slot.idle_since, slot.used_up)])
 
     def granted(self, slot: Slot) -> None:
         with self._lock:
             self._slots[slot.lease_id] = slot
         self.give_back(slot)
-        if self.facts.is_shared:
-            # All that was asked for may be there now, and more be wanted: one container may have it all.
-            self._report_if_needed()
+        # All that was asked for may be there now, and more be wanted.
+        self._report_if_needed()
 
     def asked_back(self, lease_id: int) -> None:
         slot = self._slots.get(lease_id)
         if slot is None:
-            self.app.early[lease_id] = "yield"
+            self.app.note_early(lease_id, "yield")
             return
         slot.asked_back = True
         self._drop_if_free(slot)
@@ -251,9 +254,9 @@ class PoolClient(Callee):
     def revoke(self, lease_id: int, gone: bool) -> None:
         slot = self._slots.get(lease_id)
         if slot is None:
-            self.app.early[lease_id] = "revoke"
+            self.app.note_early(lease_id, "revoke")
             return
-        slot.revoked = True
+        slot.revoked = slot.ended = True
         slot.gone = slot.gone or gone
         self._drop_if_free(slot)
 
@@ -566,7 +569,7 @@ class AppClient:
                 if early == "yield":
                     slot.asked_back = True
                 elif early == "revoke":
-                    slot.revoked = True
+                    slot.revoked = slot.ended = True
                 pool.granted(slot)
             elif kind == "yield":
                 self.pool(event[1]).asked_back(event[2])
@@ -578,15 +581,22 @@ class AppClient:
             elif kind == "sealed":
                 self._sealed(*event[1:])
             elif kind == "note" and self._on_note is not None:
-                self._on_note(*event[1:])
+                with contextlib.suppress(Exception):  # what cannot be shown must not end the app's calls
+                    self._on_note(*event[1:])
             elif kind == "stopped":
                 self.fail_all(ClientClosed(event[1]))
+
+    def note_early(self, lease_id: int, what: str) -> None:
+        """Something concerns a lease that is not here: not yet, or not any more."""
+        self.early[lease_id] = what
+        while len(self.early) > MAX_EARLY:
+            self.early.pop(next(iter(self.early)))
 
     def _channel(self, container_id: str, container: Any) -> Channel:
         """The one way from here to this container; its slots and what is in flight keep it. I/O loop."""
         channel = self._channels.get(container_id)
         if channel is None:
-            channel = self._channels[container_id] = Channel(self.link, container)
+            channel = self._channels[container_id] = Channel(self.link, container_id, container)
         return channel
 
     def on_note(self, listener: Any) -> None:
@@ -606,8 +616,11 @@ class AppClient:
         if self.stopped is not None:
             return
         self.stopped = error
-        for run in list(self._runs.values()):
-            run.post(("stopped", error))
+        # Copied at once: other threads make runs meanwhile, and those that come later look at `stopped` themselves.
+        for reference in self._runs.valuerefs():
+            run = reference()
+            if run is not None:
+                run.post(("stopped", error))
 
     def keep_house(self) -> None:
         """A slot is idle: look after it. Any thread; cheap when it is being done already."""
@@ -624,8 +637,15 @@ class AppClient:
             self._loop().call_later(self._linger_s / 4, self._house)
         else:
             self._housekeeping = False
-            if any(pool._free for pool in self._pools.values()) and self.stopped is None:
+            if any(pool._free for pool in list(self._pools.values())) and self.stopped is None:
                 self.keep_house()
+
+    def soon(self, action: Any) -> None:
+        """Do something on the I/O loop. Any thread, also one that holds locks of this module."""
+        try:
+            self._loop().call_soon_threadsafe(action)
+        except RuntimeError:
+            action()  # the loop has ended, and with it whoever else could hold a lock
 
     def later(self, seconds: float, action: Any) -> None:
         """Do something cheap after a while, unless the app has ended. Any thread."""

@@ -7,6 +7,7 @@ run is paused and its idle slots are others' to use.
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -109,6 +110,7 @@ def map_sync(
     outputs = _Outputs(run, ordered=ordered, return_exceptions=return_exceptions)
     ledger = run.ledger
     encode = _encoder_of(run)
+    close = run.close
     try:
         while True:
             if not ledger.closed and not (run.delivered and source.is_slow):
@@ -130,8 +132,12 @@ def map_sync(
                 return
             # Waiting only where nothing else can be done: more inputs may be there to draw.
             take_events(run, inbox, wait=ledger.closed or run.room() == 0)
+    except GeneratorExit:
+        # Maybe by the garbage collector, which comes in the middle of anything: this thread may hold the very locks that closing takes.
+        close = functools.partial(run.app.soon, run.close)
+        raise
     finally:
-        run.close()
+        close()
         source.close()
 
 

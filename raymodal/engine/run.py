@@ -86,7 +86,6 @@ class Run:
         self.pool = pool
         self.app = pool.app
         self.call_id = call_id
-        self.number = self.app.register(self)
         self.ledger = Ledger(pool.facts.retries, self.app.max_losses)  # type: ignore[arg-type]
         self.sizer = Sizer()
         self.wants_slots = 0
@@ -114,6 +113,7 @@ class Run:
         self._closed = False
         self._paused = False
         self._told = 0.0
+        self.number = self.app.register(self)  # from here on other threads know it
         if self.app.stopped is not None:
             self.post(("stopped", self.app.stopped))
 
@@ -166,7 +166,7 @@ class Run:
         """The consumer has the thread for an unknown time: slots that are or become idle are others' to use."""
         with self._post_lock:
             self._paused = True
-            idle = [slot for slot in self._slots.values() if not slot.inflight]
+            idle = [slot for slot in list(self._slots.values()) if not slot.inflight]
             for slot in idle:
                 self._slots.pop(slot.lease_id)
         for slot in idle:
@@ -193,10 +193,10 @@ class Run:
             # Slots take many inputs in turn: what counts is how many of them the work ahead keeps busy. One whose input overruns is out of use
             # for who knows how long, so the others need slots besides it.
             late = _monotonic() - LATE_S
-            useful = sum(1 for slot in self._slots.values() if self._is_prompt(slot, late))
+            useful = sum(1 for slot in list(self._slots.values()) if self._is_prompt(slot, late))
             more = self.sizer.slots_worth_asking(unsent + self.ledger.running - len(self._stuck)) - useful
         else:
-            more = unsent - sum(1 for slot in self._slots.values() if not slot.inflight)
+            more = unsent - sum(1 for slot in list(self._slots.values()) if not slot.inflight)
         return max(0, min(more, self.app.max_outstanding - held))
 
     def _lasting(self, more: int) -> int:
@@ -210,14 +210,14 @@ class Run:
         """True if what is in flight there can be expected back soon."""
         if not self._stuck.isdisjoint(slot.inflight):
             return False
-        return all(since == 0.0 or since > late for since in slot.inflight.values())
+        return all(since == 0.0 or since > late for since in list(slot.inflight.values()))
 
     def room(self) -> int:
         """Inputs worth drawing now beyond those queued: what free slots could take, and enough to know the demand."""
         if self._refusal is not None:
             return max(0, self.app.max_outstanding - self.ledger.queued)
         size = self._size()
-        places = sum(max(0, 2 - len(s.inflight)) for s in self._slots.values())
+        places = sum(max(0, 2 - len(s.inflight)) for s in list(self._slots.values()))
         wanted = size * places
         if self.hint is None:
             wanted = max(wanted, self.app.max_outstanding - self.ledger.running)
@@ -266,7 +266,7 @@ class Run:
                     return  # what is sent now would wait behind an input that overruns
                 if any(
                     s.take.alone or not (s.sealable or slot.channel)
-                    for i in slot.inflight
+                    for i in list(slot.inflight)
                     if (s := self._sent.get(i)) is not None
                 ):
                     return
@@ -571,8 +571,8 @@ class Run:
         watch_late = (
             self.sizer.is_short and not self.pool.facts.is_shared and (self.ledger.queued > 0 or bool(self.hint))
         )
-        for slot in self._slots.values():
-            for since in slot.inflight.values():
+        for slot in list(self._slots.values()):
+            for since in list(slot.inflight.values()):
                 if since:
                     times.append(since + BUDGET_S + timeout + GRACE_S)
                     if watch_late and (late := since + LATE_S) > now:

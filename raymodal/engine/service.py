@@ -279,9 +279,13 @@ class ControllerService:
             process.command("cancel", sender, bundle_id)
 
     async def lost(self, container_id: str, why: str) -> None:
-        """A caller saw a container end."""
+        """A caller saw a container end. If it lives after all, it has failed to answer, and nobody is to have it again."""
         process = self._live.get(container_id)
-        if process is not None and not await self._host.is_alive(process.handle):
+        if process is None:
+            return
+        if await self._host.is_alive(process.handle):
+            await self.retire(container_id, why)
+        else:
             self._gone(container_id, why)
 
     async def kill(self, container_id: str, why: str) -> None:
@@ -291,10 +295,17 @@ class ControllerService:
             self._host.kill(process.handle)
             self._gone(container_id, why)
 
-    async def retire(self, container_id: str, reason: str) -> None:
-        """A container takes no more: it holds something that cannot be ended. Its neighbours run to their end."""
-        self._run_commands(self._fleet.retire(container_id, reason, self._now()))
+    async def retire(self, container_id: str, reason: str, is_quiet: bool = True) -> None:
+        """A container takes no more. What it runs goes on to its end; `is_quiet` once nothing of that is left."""
+        self._run_commands(self._fleet.retire(container_id, reason, self._now(), is_quiet=is_quiet))
         self._step()
+        process = self._live.get(container_id)
+        if not is_quiet and process is not None:
+            # Whoever was to fetch the rest may be gone.
+            after_s = DRAIN_S + self._setups[process.tag].plan.spec.timeout_s
+            asyncio.get_running_loop().call_later(
+                after_s, lambda: self._stopped or self._spawn(self.retire(container_id, reason))
+            )
 
     # --- containers
 
@@ -302,7 +313,7 @@ class ControllerService:
         """Wait for commands for a container."""
         process = self._live.get(container_id)
         if process is None:
-            return [("exit",)] if self._stopped else []
+            return [("exit",)]  # it was given up
         process.polled_at = self._now()
         if not process.commands:
             process.flag.clear()
@@ -431,13 +442,21 @@ class ControllerService:
                 self._collect(call)
         except (asyncio.CancelledError, ClientClosed):
             failure = Failure(wire.CANCELLED, None, f"Function call {call.call_id} was cancelled")
-            for index in range(run.ledger.known):
-                call.outcomes.setdefault(index, ("failure", failure.pack()))
+            self._end_all(call, failure)
             if not call.cancelled and not self._stopped:
                 raise
+        except Exception as error:
+            # Whoever asks for an outcome would ask for ever.
+            self._end_all(call, wire.encode_failure(error, "the app's controller", wire.START))
+            raise
         finally:
             run.close()
             call.notify()
+
+    def _end_all(self, call: _SpawnedCall, failure: Failure) -> None:
+        for index in range(call.run.ledger.known):
+            call.outcomes.setdefault(index, ("failure", failure.pack()))
+        call.complete = True
 
     def _collect(self, call: _SpawnedCall) -> None:
         while call.run.delivered:
@@ -517,8 +536,10 @@ class ControllerService:
         self._spawn(self._timed_step())
 
     async def _timed_step(self) -> None:
-        await self._look_at_room()
-        self._step()
+        try:
+            await self._look_at_room()
+        finally:
+            self._step()  # with what was known before; else nothing would wake the fleet again
 
     def _run_commands(self, commands: list[fl.Command]) -> None:
         for command in commands:
@@ -614,6 +635,7 @@ class ControllerService:
                 wire.START, None, f"Function {start.tag!r}: no container could be asked for: {error}"
             ).pack()
             self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
+            self._spawn(self._timed_step())  # when the next attempt is due was not known when this step began
             return
         process = self._live[start.container_id] = _Live(handle, start.tag, self._now())
         self._spawn(self._await_ready(start.container_id, process))
@@ -721,7 +743,12 @@ class ControllerService:
                 ):
                     continue
                 process.polled_at = now
-                if not await self._host.is_alive(process.handle):
+                try:
+                    is_alive = await self._host.is_alive(process.handle)
+                except Exception as error:  # noqa: BLE001 - the others are looked at all the same
+                    self._note(f"silent:{type(error).__name__}", f"raymodal's controller: {error!r}")
+                    continue
+                if not is_alive:
                     self._gone(container_id, "the container ended by itself")
 
     async def _look_at_room(self, *, force: bool = False) -> None:
@@ -753,12 +780,17 @@ class _Loopback:
 
     def __init__(self, service: ControllerService) -> None:
         self._service = service
+        self._loop = asyncio.get_running_loop()
         self.client_id = OWN_CLIENT_ID
 
     def controller(self, method: str, *args: Any) -> Any:
         return getattr(self._service, method)(*args)
 
     def tell(self, method: str, *args: Any) -> None:
+        """Any thread: what became of a container is heard on Ray's own."""
+        self._loop.call_soon_threadsafe(self._begin, method, args)
+
+    def _begin(self, method: str, args: tuple[Any, ...]) -> None:
         self._service._spawn(getattr(self._service, method)(*args))
 
     def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> None:

@@ -79,18 +79,26 @@ class OneCall:
             else:
                 lock.release()
 
-        link, blob = pool.app.link, self._bundle(slot)
+        link = pool.app.link
         raw: Any = NOT_YET
-        done = True
+        done = is_sent = False
+        # An interrupt may come anywhere from here on, and the slot must come back exactly once.
         try:
+            blob = self._bundle(slot)
+            is_sent = True
             if pool.is_prompt and slot.channel is None:
                 raw = link.ask(slot.container, "run", (blob, *self._held), on_done)
             else:
                 slot.submit(link, "run", (blob,), self._held, on_done)
-            if raw is NOT_YET:
-                done = lock.acquire(timeout=min(pool.facts.patience_s + GRACE_S, threading.TIMEOUT_MAX))
+            done = raw is not NOT_YET or lock.acquire(
+                timeout=min(pool.facts.patience_s + GRACE_S, threading.TIMEOUT_MAX)
+            )
         except BaseException:
-            self._abandon(slot, box)
+            if is_sent and raw is NOT_YET:
+                self._abandon(slot, box)
+            else:
+                slot.inflight.clear()
+                pool.give_back(slot)
             raise
         if not done:
             self._abandon(slot, box, kill=True)
@@ -98,18 +106,9 @@ class OneCall:
         return self._finish(slot, box[0] if raw is NOT_YET else raw)
 
     def _finish(self, slot: Slot, raw: Any) -> Any:
-        slot.inflight.clear()
-        if isinstance(raw, Gone):
-            slot.revoked = slot.gone = True
-            self._pool.give_back(slot)
-            self._pool.app.link.tell("lost", slot.container_id, raw.text)
+        reply, body = self._settled(slot, raw)
+        if reply is None:
             return self._slowly(raw, None)
-        reply, body = wire.decode_reply(raw)
-        slot.epoch = max(slot.epoch, reply.epoch)
-        if reply.refused == "draining":
-            slot.revoked = True
-        self._pool.is_prompt = reply.elapsed_s < PROMPT_S
-        self._pool.give_back(slot)
         if reply.refused or reply.stop - reply.start != 1:
             return self._slowly(None, None)
         if reply.failures:
@@ -118,6 +117,23 @@ class OneCall:
             return body[0]
         except Exception as error:
             raise wire.explain_undecodable(error) from error
+
+    def _settled(self, slot: Slot, raw: Any) -> tuple[wire.Reply | None, Any]:
+        """The slot has its answer and is others' to use, whatever interrupts this; no reply if its container is lost."""
+        try:
+            slot.inflight.clear()
+            if isinstance(raw, Gone):
+                slot.revoked = slot.gone = True
+                self._pool.app.link.tell("lost", slot.container_id, raw.text)
+                return None, None
+            reply, body = wire.decode_reply(raw)
+            slot.epoch = max(slot.epoch, reply.epoch)
+            if reply.refused == "draining":
+                slot.revoked = True
+            self._pool.is_prompt = reply.elapsed_s < PROMPT_S
+            return reply, body
+        finally:
+            self._pool.give_back(slot)
 
     def _after_failure(self, slot: Slot, failure: Failure) -> Any:
         if failure.kind != wire.CANCELLED and self._pool.facts.retries is not None:
@@ -194,27 +210,26 @@ class OneCall:
                 pass  # the caller's loop is closed
             self._came_late(slot, raw)
 
-        slot.submit(pool.app.link, "run", (self._bundle(slot),), self._held, on_done)
+        is_sent = False
         try:
+            blob = self._bundle(slot)
+            is_sent = True
+            slot.submit(pool.app.link, "run", (blob,), self._held, on_done)
             async with asyncio.timeout(pool.facts.patience_s + GRACE_S):
                 raw = await future
         except TimeoutError:
             self._abandon(slot, box, kill=True)
             return await self._after_failure_async(overdue_failure(pool, self.call_id, slot))
         except BaseException:
-            self._abandon(slot, box)
+            if is_sent:
+                self._abandon(slot, box)
+            else:
+                slot.inflight.clear()
+                pool.give_back(slot)
             raise
-        slot.inflight.clear()
-        if isinstance(raw, Gone):
-            slot.revoked = slot.gone = True
-            pool.give_back(slot)
-            pool.app.link.tell("lost", slot.container_id, raw.text)
+        reply, body = self._settled(slot, raw)
+        if reply is None:
             return await self._slowly_async(raw, None)
-        reply, body = wire.decode_reply(raw)
-        slot.epoch = max(slot.epoch, reply.epoch)
-        if reply.refused == "draining":
-            slot.revoked = True
-        pool.give_back(slot)
         if reply.refused or reply.stop - reply.start != 1:
             return await self._slowly_async(None, None)
         if reply.failures:

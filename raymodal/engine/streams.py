@@ -7,6 +7,7 @@ grows while they are fast and falls to one when they are slow. Items that are re
 
 from __future__ import annotations
 
+import functools
 import queue
 import time
 from collections import deque
@@ -48,6 +49,7 @@ class _Stream:
         self._parts: dict[int, list[Any]] = {}
         self._ended_at: int | None = None
         self._closed = False
+        self._is_gone_there = False
         self.losses = 0
         self.ready: deque[Any] = deque()
         self._since = 0.0
@@ -82,7 +84,7 @@ class _Stream:
 
     def pull(self) -> None:
         """Keep one call running and one behind it."""
-        if self.slot is None or self._ended_at is not None or self._closed:
+        if self.slot is None or self._ended_at is not None or self._closed or self._is_gone_there:
             return
         while self._pending < 2 and len(self.ready) < 4 * MAX_ITEMS:
             if self._next == 0 and self._pending:
@@ -109,7 +111,7 @@ class _Stream:
             self._part(event[1])
         elif kind == "sealed":
             raw = event[4]
-            if not isinstance(raw, Gone):
+            if not isinstance(raw, Gone) and event[1] == self._wire_id:
                 self._take(*wire.decode_reply(raw))
         elif kind == "refuse":
             raise wire.decode_failure(Failure(*event[1]))
@@ -137,6 +139,11 @@ class _Stream:
             )
         reply, body = wire.decode_reply(raw)
         if reply.refused == "closed":
+            self._is_gone_there = True
+            if self._ended_at is None and not self._closed and not self._pending:
+                raise InternalFailure(
+                    f"Generator {self.pool.tag!r} was ended after {self._next} items, because its container ended. It cannot be resumed elsewhere; call it again."
+                )
             return
         if reply.refused:
             assert self.slot is not None
@@ -207,6 +214,7 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """Iterate a remote generator in the calling thread. Nothing runs before the first `next`."""
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     stream = _Stream(callee, args, kwargs, inbox.put)
+    close = stream.close
     try:
         stream.begin()
         while True:
@@ -221,8 +229,11 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
                 _check(stream)
             while not inbox.empty():
                 stream.handle(inbox.get())
+    except GeneratorExit:
+        close = functools.partial(stream.pool.app.soon, stream.close)  # see `maps.map_sync`
+        raise
     finally:
-        stream.close()
+        close()
 
 
 async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:

@@ -143,7 +143,8 @@ class Container:
     idle_since: float = 0.0
     pending: bool = False  # started although there is no room: a cluster that can grow shall hear of it
     retiring: bool = False  # another function waits for its room: no further leases
-    used: bool = False  # it has run the one input that it is for
+    lingers: bool = False  # it drains, and is not told to end yet
+    used: bool = False  # it has run the one input that it is for, or wants none
 
 
 @dataclass(slots=True)
@@ -382,13 +383,19 @@ class Fleet:
             commands.append(Kill(container_id, f"its caller {client_id} is gone", in_order=True))
         return commands
 
-    def retire(self, container_id: str, reason: str, now: float) -> list[Command]:
-        """A container asks to end: it takes no more, and what it runs may end by itself."""
+    def retire(self, container_id: str, reason: str, now: float, *, is_quiet: bool = True) -> list[Command]:
+        """A container asks to end: it takes no more, and what it runs may end by itself. Until `is_quiet` it is left alone."""
         container = self.containers.get(container_id)
+        if container is not None and container.status is Status.STARTING:
+            container.used = True  # it ends as soon as it is ready
+        if container is not None and container.lingers and is_quiet:
+            container.lingers = False
+            return [Drain(container_id, reason, patient=True)]
         if container is None or container.status is not Status.READY:
             return []
         container.status = Status.DRAINING
         container.since = now
+        container.lingers = not is_quiet
         commands: list[Command] = []
         pool = self.pools[container.tag]
         for lease in list(container.leases.values()):
@@ -397,7 +404,8 @@ class Fleet:
             client = self.clients.get(lease.client_id)
             if client is not None:
                 self._queue_or_not(pool, client, now)
-        commands.append(Drain(container_id, reason, patient=True))
+        if is_quiet:
+            commands.append(Drain(container_id, reason, patient=True))
         return commands
 
     def set_rules(self, tag: str, **changes: object) -> Rules:

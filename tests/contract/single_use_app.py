@@ -94,10 +94,40 @@ class Retires(Me):
             stop_fetching_inputs()
         return self.me, self.uses
 
+    @modal.method()
+    def count_and_stop(self, n: int) -> Iterator[int]:
+        for i in range(n):
+            if i == n // 2:
+                stop_fetching_inputs()
+            yield i
+
+
+@app.cls(max_containers=1)
+class NeverBegins(Me):
+    """Its first container wants no inputs before it has begun."""
+
+    flag: str = modal.parameter()
+
+    @modal.enter()
+    def look(self) -> None:
+        if not os.path.exists(self.flag):
+            note(self.flag, "stopped")
+            stop_fetching_inputs()
+
+    @modal.method()
+    def use(self) -> str:
+        return "used"
+
 
 @app.cls(max_containers=1)
 @modal.concurrent(max_inputs=3)
 class SharedRetires(Me):
+    @modal.method()
+    def count(self, n: int) -> Iterator[int]:
+        for i in range(n):
+            time.sleep(0.02)
+            yield i
+
     @modal.method()
     def use(self, last: bool) -> tuple[str, int]:
         self.uses += 1

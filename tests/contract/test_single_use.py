@@ -153,6 +153,26 @@ def test_stop_fetching_in_the_middle_of_a_bundle(once: Any) -> None:
     assert max(uses for me, uses in found if me == last_me) == last_uses
 
 
+def test_stop_fetching_in_a_generator(once: Any) -> None:
+    """It runs to its end."""
+    assert list(once.Retires().count_and_stop.remote_gen(20)) == list(range(20))
+
+
+def test_stop_fetching_beside_a_generator(once: Any) -> None:
+    """A neighbour's generator is not cut short."""
+    obj = once.SharedRetires()
+    items = obj.count.remote_gen(40)
+    first = next(items)
+    obj.use.remote(True)
+
+    assert [first, *items] == list(range(40))
+
+
+def test_stop_fetching_before_the_first_input(once: Any, tmp_path: Path) -> None:
+    """Then another container has it."""
+    assert once.NeverBegins(flag=str(tmp_path / "flag")).use.remote() == "used"
+
+
 @local_only
 def test_local(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads are no processes, so it says what is not new."""

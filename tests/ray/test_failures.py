@@ -299,7 +299,45 @@ def test_the_controllers_death_ends_open_calls(engine: Any) -> None:
             f.remote(0)
 
 
-@pytest.mark.parametrize("after_s", [0.002, 0.1])
+@pytest.mark.parametrize("where", ["bundle", "remote", "notify", "ask"])
+def test_an_interrupt_while_a_call_is_sent(run_app: Any, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Wherever it comes, the slot comes back: with one container the next call would wait for ever."""
+    from raymodal.engine import single
+    from raymodal.engine.ray import link
+
+    app = modal.App("interrupted")
+
+    @app.function(serialized=True, max_containers=1)
+    def f(x: int) -> int:
+        return x
+
+    run_app(app)
+    assert f.remote(1) == 1
+    pool = f._pool()
+    pool.is_prompt = where == "ask"
+    target, name = {
+        "bundle": (single.OneCall, "_bundle"),
+        "remote": (link, "submit"),
+        "notify": (link, "notify"),
+        "ask": (link.ray, "get"),
+    }[where]
+    real = getattr(target, name)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(target, name, real)
+        if where == "remote":
+            with pytest.raises(AttributeError):
+                real(object(), *args[1:], **kwargs)  # as if the interrupt had come inside of Ray's own `remote`
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        f.remote(2)
+
+    assert [f.remote(x) for x in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("after_s", [0.012, 0.1])
 def test_what_a_signal_handler_raises_leaves_the_call_as_it_is(run_app: Any, tmp_path: Path, after_s: float) -> None:
     """At once, whichever way the call is being waited for; the input is cancelled and the next call is answered."""
     app = modal.App("signal")

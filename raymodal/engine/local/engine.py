@@ -146,8 +146,8 @@ class _Thread:
         self.kill(f"the container ended with code {code}")
         asyncio.run_coroutine_threadsafe(self._service.lost(self.plan.container_id, self.dead), self._loop)
 
-    def retire(self, reason: str) -> None:
-        asyncio.run_coroutine_threadsafe(self._service.retire(self.plan.container_id, reason), self._loop)
+    def retire(self, reason: str, is_quiet: bool) -> None:
+        asyncio.run_coroutine_threadsafe(self._service.retire(self.plan.container_id, reason, is_quiet), self._loop)
 
     def exchanged(self, exchange: _Exchange) -> None:
         with self._lock:

@@ -82,8 +82,8 @@ class RayUplink:
         end_output(self._container_id)
         os._exit(code)
 
-    def retire(self, reason: str) -> None:
-        self._controller.call.remote("retire", self._container_id, reason)
+    def retire(self, reason: str, is_quiet: bool) -> None:
+        self._controller.call.remote("retire", self._container_id, reason, is_quiet)
 
 
 class _LazyClient:

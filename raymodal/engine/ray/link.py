@@ -14,8 +14,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemError
 
+from raymodal import wire
 from raymodal.engine.protocol import NOT_YET, Gone, OnDone
 
+UNSENT = wire.encode_reply(wire.Reply(0, 0, False, "unsent", None, 0.0, wire.JOINT_VALUE), ())
 LEFT = "this process has left the cluster"
 
 
@@ -33,7 +35,13 @@ def submit(handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> 
     if not ray.is_initialized():
         on_done(Gone(LEFT))
         return
-    notify(getattr(handle, method).remote(*args), on_done)
+    try:
+        notify(getattr(handle, method).remote(*args), on_done)
+    except BaseException:
+        on_done(
+            UNSENT
+        )  # an interrupt, while Ray's own code ran: whoever waits for the end of this call must hear of one
+        raise
 
 
 def notify(ref: Any, on_done: OnDone) -> None:
@@ -92,21 +100,22 @@ class RayLink:
             return NOT_YET
         if not ray.is_initialized():
             return Gone(LEFT)
-        ref = getattr(container, method).remote(*args)
+        ref = None
         try:
+            ref = getattr(container, method).remote(*args)
             return ray.get(ref, timeout=self._prompt_s)
         except GetTimeoutError:
             notify(ref, on_done)
             return NOT_YET
         except RayError as error:
             return Gone(gone_text(error))
-        except SystemError as error:
-            notify(ref, on_done)
-            if error.__cause__ is None:
-                raise
-            raise error.__cause__ from None  # a signal handler's, which Ray has found beside its own
-        except BaseException:
-            notify(ref, on_done)
+        except BaseException as error:
+            if ref is None:
+                on_done(UNSENT)
+            else:
+                notify(ref, on_done)
+            if isinstance(error, SystemError) and error.__cause__ is not None:
+                raise error.__cause__ from None  # a signal handler's, which Ray has found beside its own
             raise
 
     def hold(self, buffer: Any) -> Any:

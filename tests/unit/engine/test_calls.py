@@ -19,7 +19,7 @@ from raymodal.engine import single
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.local.engine import LocalEngine
 from raymodal.engine.maps import map_sync
-from raymodal.engine.protocol import Gone
+from raymodal.engine.protocol import NOT_YET, Gone
 from raymodal.engine.run import Encoded, Run
 from raymodal.engine.single import OneCall
 from raymodal.exception import ClientClosed, FunctionTimeoutError, InternalError, InternalFailure
@@ -78,6 +78,10 @@ class Link:
         container.append(call)
         if self.serve is not None:
             self.serve(call)
+
+    def ask(self, container: list[Call], method: str, args: tuple[Any, ...], on_done: Callable[[Any], None]) -> Any:
+        self.submit(container, method, args, on_done)
+        return NOT_YET
 
     def hold(self, buffer: Any) -> Any:
         return bytes(buffer.raw())

@@ -16,6 +16,10 @@ class Link:
 
     def __init__(self) -> None:
         self.open: list[tuple[list[Any], Any]] = []
+        self.told: list[tuple[str, ...]] = []
+
+    def tell(self, *what: str) -> None:
+        self.told.append(what)
 
     def submit(self, container: Any, method: str, args: tuple[Any, ...], on_done: Any) -> None:
         assert (container, method, args[0]) == ("box", "exchange", "driver")
@@ -52,7 +56,7 @@ class Told:
 
 def made() -> tuple[Link, Channel, Told]:
     link = Link()
-    return link, Channel(link, "box"), Told()
+    return link, Channel(link, "ta-1", "box"), Told()
 
 
 def test_two_exchanges_at_most() -> None:

@@ -309,6 +309,33 @@ def test_inputs_do_not_wait_behind_a_batch_while_another_container_starts() -> N
     assert sorted(world.granted["a"].values()) == ["c1", "c1", "c1", "c2", "c2"]
 
 
+def test_a_container_that_takes_no_more_is_left_alone_until_it_is_quiet() -> None:
+    """Its callers lose their leases at once; it is told to end when it says that nothing is left."""
+    world = World(pool("f", slots=2, target_inputs=2))
+    world.demand("a", "f", 2)
+    world.all_ready()
+
+    commands = world.fleet.retire("c1", "it says so", world.now, is_quiet=False)
+    assert kinds(commands) == ["Revoke", "Revoke"]
+    world.carry_out(commands)
+    assert kinds(world.step()) == ["Start"]
+    assert kinds(world.fleet.retire("c1", "it says so", world.now)) == ["Drain"]
+    assert world.fleet.retire("c1", "it says so", world.now) == []
+
+
+def test_a_container_that_wants_no_inputs_before_it_is_ready() -> None:
+    """It ends as soon as it is, and another one starts."""
+    world = World(pool("f", max_containers=1))
+    world.demand("a", "f", 1)
+    assert world.fleet.retire("c1", "it says so", world.now) == []
+    world.fleet.container_ready("c1", world.now)
+
+    assert kinds(world.step()) == ["Drain"]
+    world.all_drained()
+    world.all_ready()
+    assert list(world.granted["a"].values()) == ["c2"]
+
+
 # --- callers that end
 
 
