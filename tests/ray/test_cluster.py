@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from raymodal.config import Settings
+from raymodal.engine.ray.cluster.ending import sweep
+from raymodal.engine.ray.cluster.machine import choose_tmpdir
+
 pytestmark = [pytest.mark.ray]
 
 PRELUDE = """
@@ -170,6 +174,24 @@ def test_a_killed_driver_takes_everything_with_it(tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     wait_until_gone(pids, session_dir)
+
+
+def test_a_start_that_was_killed_half_way_is_swept_by_the_next(tmp_path):
+    driver = start(
+        """
+        import ray._private.node as ray_node
+
+        ray_node.Node.start_gcs_server = lambda self: os.kill(os.getpid(), 9)
+        cluster.connect(settings)
+        """,
+        tmp_path,
+    )
+    assert driver.communicate(timeout=100) == ("", "")
+    assert driver.returncode == -signal.SIGKILL
+    sessions = Path(choose_tmpdir(Settings(home=tmp_path)))
+    (left,) = sessions.glob(f"session_*_{driver.pid}")
+    sweep(str(sessions))
+    assert not left.exists()
 
 
 def test_an_exit_without_shutdown_takes_everything_with_it(tmp_path):

@@ -118,6 +118,23 @@ def test_sessions_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_path
     assert not living.exists()
 
 
+def test_no_sweep_comes_before_the_lock_is_held(tmp_path, monkeypatch):
+    living = tmp_path / "session_living"
+    living.mkdir()
+    original = ending.fcntl.flock
+
+    def flock(fd, how):
+        monkeypatch.undo()
+        sweep(str(tmp_path))
+        original(fd, how)
+
+    monkeypatch.setattr(ending.fcntl, "flock", flock)
+    held = hold_session(str(living))
+    assert held is not None
+    assert os.listdir(living) == [LOCK_FILE]
+    os.close(held)
+
+
 @pytest.mark.parametrize("has_open", [ending._has_open, node._has_open])
 def test_a_file_that_is_closed_meanwhile_hides_no_other(tmp_path, monkeypatch, has_open):
     original = os.readlink

@@ -67,14 +67,21 @@ def stop_watchdog(watchdog: subprocess.Popen[bytes] | None) -> None:
 
 def hold_session(session_dir: str) -> int | None:
     """Lock the session's folder for as long as this process lives, so that nobody sweeps it away. A pid would not do: it
-    means nothing in another container that shares the folder.
+    means nothing in another container that shares the folder. The lock has its name only once it is held: a free one is
+    what a dead process left.
     """
-    try:
-        held = os.open(os.path.join(session_dir, LOCK_FILE), os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return None
-    return held
+    lock = os.path.join(session_dir, LOCK_FILE)
+    temporary = f"{lock}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        held = os.open(temporary, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(temporary, lock)
+        except OSError:
+            os.close(held)
+            raise
+        return held
+    return None
 
 
 def sweep(tmpdir: str) -> None:

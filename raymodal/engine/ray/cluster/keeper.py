@@ -50,7 +50,9 @@ def main() -> None:
         _tell(report, {"error": str(error) if isinstance(error, Error) else repr(error)})
         raise
     watchdog = start_watchdog(kept.session, kept.session_dir)
-    held = hold_session(kept.session_dir)
+    held = getattr(node, "held", None)
+    if held is None:
+        held = hold_session(kept.session_dir)  # of Ray's plain start
     record.write(now.home, kept)
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,6 +140,7 @@ def _start(now: Settings, plan: dict[str, Any], notes: list[str]) -> tuple[Any, 
             for half in half_started:
                 with contextlib.suppress(Exception):
                     leftovers.append(str(half.get_session_dir_path()))
+                    half.let_go()
                     half.kill_all_processes(check_alive=False, allow_graceful=False)
             half_started.clear()
             is_forked = False

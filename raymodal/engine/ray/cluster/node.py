@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raymodal.engine.ray.cluster.ending import descendants, kill
+from raymodal.engine.ray.cluster.ending import descendants, hold_session, kill
 from raymodal.engine.ray.template import node as template
 from raymodal.engine.ray.template.node import FORKED_LABEL
 
@@ -68,6 +68,7 @@ def own_node(
     plain_node, plain_get_node, plain_start = ray_node.Node, services.get_node, services.start_ray_process
 
     class _OwnNode(plain_node):  # type: ignore[misc, valid-type]
+        held: int | None = None
         _template: subprocess.Popen[bytes] | None = None
 
         def __init__(self, ray_params: Any, **kwargs: Any) -> None:
@@ -101,6 +102,11 @@ def own_node(
 
         def _raylet_process(self) -> Any:
             return self.all_processes["raylet"][0].process
+
+        def start_head_processes(self) -> None:
+            # Before the first process, so that the next start can tell what this one left if it is killed.
+            self.held = hold_session(self._session_dir)
+            super().start_head_processes()
 
         def start_api_server(self, **kwargs: Any) -> None:
             if dashboard:
@@ -157,6 +163,11 @@ def own_node(
             for process in processes:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(5.0)
+
+        def let_go(self) -> None:
+            if self.held is not None:
+                os.close(self.held)
+                self.held = None
 
         def _templates(self) -> list[int]:
             return [self._template.pid] if self._template is not None else []

@@ -103,7 +103,9 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
 
     node = ray_worker._global_node
     session_dir = str(node.get_session_dir_path())
-    held = hold_session(session_dir)
+    held = getattr(node, "held", None)
+    if held is None:
+        held = hold_session(session_dir)  # of Ray's plain start
     watchdog = start_watchdog(session, session_dir)
     for raylet in raylets(node):
         if os.path.isdir(template.folder_of(session_dir, raylet)):
@@ -143,6 +145,7 @@ def _clear_up_failed_start(session: str) -> list[str]:
     for node in half_started:
         with contextlib.suppress(Exception):
             folders.append(str(node.get_session_dir_path()))
+            node.let_go()
             node.kill_all_processes(check_alive=False, allow_graceful=False)
     half_started.clear()
     kill(processes_of(session))
