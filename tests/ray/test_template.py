@@ -579,6 +579,31 @@ def test_the_answer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert selftest.known(tmp_path) == ("nil", "")
 
 
+def test_no_answer_in_time_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine: forked workers that were too slow are done without this time only."""
+    import ray
+
+    original, plain_get = selftest.try_workers, ray.get
+
+    def late(refs: Any, timeout: float) -> Any:
+        plain_get(refs)
+        raise ray.exceptions.GetTimeoutError("too late")
+
+    def try_workers(*where: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(ray, "get", late)
+            return original(*where)
+
+    monkeypatch.setattr(selftest, "try_workers", try_workers)
+    monkeypatch.setenv("RAYMODAL_HOME", str(tmp_path))
+    with own_cluster() as connected_:
+        assert len(ray.get([a.parent.remote() for a in actors(2)])) == 2
+        (starts,) = node.starts_of(connected_.session_dir).values()
+
+    assert selftest.known(tmp_path) is None
+    assert starts.refused == "its self-test did not end within 20 s"
+
+
 @pytest.mark.parametrize(("passes", "mode"), [([False, True], "job"), ([False, False], "plain")])
 def test_a_failed_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[bool], mode: str) -> None:
     """A template for each job then, or none at all; workers start in any case."""

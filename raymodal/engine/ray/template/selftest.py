@@ -3,7 +3,8 @@
 The nil-job template leans on something that Ray nowhere promises: a worker that was started for no job takes the job of
 its first lease, as Ray's own early-started workers do. So the first cluster that is started here tries it with two
 actors (a fifth of a second); where it fails, each job gets a template of its own, and where that fails too, workers
-start as Ray starts them. The answer is kept in `RAYMODAL_HOME/fork/`.
+start as Ray starts them. The answer is kept in `RAYMODAL_HOME/fork/`. No answer in time may be a busy machine's: the node
+does without, nothing is kept, and the next cluster tries again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ def ensure(home: Path, session_dir: str, raylet_pid: int) -> tuple[str, str]:
     """
     found = known(home)
     if found is None:
-        found = _find(session_dir, raylet_pid)
+        from ray.exceptions import GetTimeoutError
+
+        try:
+            found = _find(session_dir, raylet_pid)
+        except GetTimeoutError:
+            return _go_on(session_dir, raylet_pid)
         if found is None:
             return "nil", ""  # no worker was forked for another reason, so nothing was learnt
         folder = home / "fork"
@@ -74,6 +80,15 @@ def ensure(home: Path, session_dir: str, raylet_pid: int) -> tuple[str, str]:
     elif found[0] != "nil":
         node.decide(session_dir, raylet_pid, mode=found[0], reason=found[1])
     return found
+
+
+def _go_on(session_dir: str, raylet_pid: int) -> tuple[str, str]:
+    """Without an answer. Where forked workers gave none, they may never do so: in doubt, the plain way."""
+    if not node.starts_of(session_dir)[raylet_pid].forked:
+        return "nil", ""
+    reason = f"its self-test did not end within {TRY_S:.0f} s"
+    node.decide(session_dir, raylet_pid, mode="plain", reason=reason)
+    return "plain", reason
 
 
 def _find(session_dir: str, raylet_pid: int) -> tuple[str, str] | None:
@@ -113,9 +128,13 @@ class _Probe:
 
 
 def try_workers(session_dir: str, raylet_pid: int) -> str | None:
-    """Start two actors and look at them. Returns what is wrong, or None."""
+    """Start two actors and look at them. Returns what is wrong, or None.
+
+    Raises:
+        GetTimeoutError: (Ray's) they did not answer in time, which says nothing.
+    """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
     probe = ray.remote(_Probe)
     data = bytes(200_000)
@@ -130,6 +149,8 @@ def try_workers(session_dir: str, raylet_pid: int) -> str | None:
             if not node.starts_of(session_dir)[raylet_pid].forked:
                 return "no worker was forked"
         return problem
+    except GetTimeoutError:
+        raise
     except RayError as error:
         return " ".join(str(error).split())[:300] or type(error).__name__
     finally:
