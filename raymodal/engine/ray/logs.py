@@ -51,6 +51,9 @@ _RAY_TQDM = "__ray_tqdm_magic_token__"
 _LONGEST_LINE = 1 << 20
 # Larger than Linux's default of 64 KiB, so that a burst does not stop the container until the driver's thread has run.
 _PIPE_BYTES = 1 << 18
+# How long a container waits for its driver. The kernel refuses at once for one that has died, so this one is slow: its sink
+# may hold it up, and what is printed to Ray's log files instead is not read where Ray's monitor does not run.
+_ANSWER_S = 60.0
 
 
 @dataclass(eq=False)
@@ -379,7 +382,7 @@ def attach_output(address: str | None, container_id: str, meta: Mapping[str, Any
             ):  # refused above the user's limit for pipes; unknown on macOS
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5.0)
+            connection.settimeout(_ANSWER_S)
             connection.connect(address)
             hello = json.dumps({"container_id": container_id, "meta": dict(meta or {})}).encode()
             socket.send_fds(connection, [hello], [out_r, err_r])
