@@ -14,6 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from raymodal._private_folder import private_folder
+
 MAX_FILES = 2000
 MAX_BYTES = 20 * 1024 * 1024
 _SKIP = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages", "build", "dist"})
@@ -47,8 +49,7 @@ def _python_files(root: Path) -> Iterator[Path]:
 def unpack(archive: bytes) -> str:
     """Lay the files out in a folder of this node that is named by their content; returns it. Safe when several containers do it at once."""
     digest = hashlib.sha256(archive).hexdigest()[:24]
-    base = Path(tempfile.gettempdir()) / f"raymodal-source-{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
+    base = private_folder("raymodal-source")
     target = base / digest
     if target.is_dir():
         return str(target)

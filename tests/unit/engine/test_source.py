@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raymodal._private_folder import private_folder
 from raymodal.engine.source import pack, unpack
 
 
@@ -25,3 +26,26 @@ def test_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     assert sorted(str(p.relative_to(found)) for p in found.rglob("*.py")) == ["a.py", "package/b.py"]
     assert (found / "a.py").read_text() == "# a.py"
+
+
+def test_what_others_may_have_laid_out_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of that name that is not this user's alone may hold anything under the archive's name."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    base = private_folder("raymodal-source")
+    assert base == private_folder("raymodal-source")
+    root = tmp_path / "here"
+    root.mkdir()
+    (root / "a.py").write_text("# a")
+    archive = pack(str(root))
+    assert Path(unpack(archive)).parent == base
+
+    base.chmod(0o777)
+    opened = Path(unpack(archive))
+    base.rename(tmp_path / "elsewhere")
+    base.symlink_to(tmp_path / "elsewhere")
+    linked = Path(unpack(archive))
+
+    for found in (opened, linked):
+        assert found.resolve().parent not in (base, tmp_path / "elsewhere")
+        assert found.parent.stat().st_mode & 0o777 == 0o700
+        assert (found / "a.py").read_text() == "# a"
