@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import socket
 import stat
 import struct
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +139,16 @@ def test_programs_attach_by_themselves_and_their_containers_are_forked(kept: Kep
     assert after["workers"][0]["is_template_alive"]
 
 
+def test_a_killed_program_leaves_nothing_outside_the_session(kept: Kept) -> None:
+    """The socket to which its containers print lies in the session's folder, which goes with the cluster."""
+    program = PROGRAM + "    print(current.get_engine()._following, flush=True)\n    os.kill(os.getpid(), 9)\n"
+    kept.shell.write("killed.py", program)
+    done = kept.shell.raymodal("run", "-q", "killed.py")
+
+    assert done.code == -signal.SIGKILL, done
+    assert Path(done.out.splitlines()[-1]).parents[1] == Path(kept.record.session_dir)
+
+
 ENDING = """
 import atexit, sys, threading, time
 import modal
@@ -214,6 +227,26 @@ def test_status_says_what_to_type_for_rays_tools(kept: Kept) -> None:
         return "1 node_" in kept.shell.start(ray, "status", **exports).finish().out
 
     wait_until(has_node, lambda: "ray status never showed the node")
+
+
+def test_rays_dashboard(fresh: Kept) -> None:
+    """`--dashboard`: on loopback, for whoever has the cluster's token, at the address that is printed."""
+    done = fresh("up", "--dashboard", "--num-cpus", "1")
+    assert done.code == 0, done
+    url = next(line.split()[1] for line in done.out.splitlines() if line.startswith("Dashboard: "))
+    assert url.startswith("http://127.0.0.1:")
+    assert url in fresh("status").out
+    token = Path(fresh.record.token_path).read_text().strip()
+    request = urllib.request.Request(f"{url}/api/version", headers={"Authorization": f"Bearer {token}"})
+    answers: list[str] = []
+
+    def answered() -> bool:
+        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=10) as response:
+            answers.append(json.load(response)["ray_version"])
+        return bool(answers)
+
+    wait_until(answered, lambda: f"nothing at {url}")
+    assert answers == [importlib.metadata.version("ray")]
 
 
 def test_others_homes_have_no_part_in_it(kept: Kept, tmp_path: Path) -> None:

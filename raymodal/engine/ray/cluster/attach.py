@@ -30,7 +30,7 @@ def attach_kept(record: Record, home: Path) -> Connection:
             "cluster down`, then start another one or none."
         )
     kept.refresh(record, home)
-    return _attach(record.address, is_kept=True, mode=record.auth, token_path=record.token_path)
+    return _attach(record.address, mode=record.auth, token_path=record.token_path, kept_dir=record.session_dir)
 
 
 def answers(address: str, timeout_s: float) -> bool:
@@ -62,10 +62,13 @@ def attach(address: str) -> Connection:
             "or leave both out to run on this machine."
         )
     mode = None if address == "auto" else auth.wanted_by(address)
-    return _attach(address, is_kept=False, mode=mode)
+    return _attach(address, mode=mode)
 
 
-def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | None = None) -> Connection:
+def _attach(
+    address: str, *, mode: str | None, token_path: str | None = None, kept_dir: str | None = None
+) -> Connection:
+    """With the session's folder if it is the kept cluster."""
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -96,7 +99,9 @@ def _attach(address: str, *, is_kept: bool, mode: str | None, token_path: str | 
     finally:
         restore()
     return Connection(
-        Cluster(address=gcs_address(), is_own=False, is_kept=is_kept), close, leave=lambda: close(is_last=True)
+        Cluster(address=gcs_address(), is_own=False, is_kept=kept_dir is not None, session_dir=kept_dir),
+        close,
+        leave=lambda: close(is_last=True),
     )
 
 

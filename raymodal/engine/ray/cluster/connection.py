@@ -23,6 +23,7 @@ class Cluster:
     is_kept: bool
     """The one that `raymodal cluster up` keeps."""
     session_dir: str | None = None
+    """Of one that is ours or kept: whatever lies there goes with the cluster, also if this process cannot clear up."""
 
     @property
     def is_local(self) -> bool:
