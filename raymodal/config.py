@@ -75,7 +75,12 @@ def _from_environ(env: Any) -> Settings:
     raw.setdefault("ray_address", env.get("RAY_ADDRESS") or None)
     raw.setdefault("traceback", _flag(env.get("MODAL_TRACEBACK"), False))
     raw.setdefault("async_warnings", _flag(env.get("MODAL_ASYNC_WARNINGS"), True))
-    raw["home"] = Path(raw.get("home", "~/.raymodal")).expanduser()
+    try:
+        raw["home"] = Path(raw.get("home", "~/.raymodal")).expanduser()
+    except RuntimeError:  # neither HOME nor an entry among the users, as in `docker run --user 1234`
+        from raymodal._private_folder import private_folder
+
+        raw["home"] = private_folder("raymodal") / "home"
     return Settings(**raw)
 
 

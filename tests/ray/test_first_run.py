@@ -88,6 +88,39 @@ def test_a_full_disk_is_one_line(shell: Shell, tmp_path_factory: pytest.TempPath
     assert "RAYMODAL_TMPDIR" in line
 
 
+def test_a_home_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
+    """As with `docker run --user 1234`, where HOME is /: the token lies in the user's private temporary folder, for this run."""
+    program = PROGRAM + "    import os\n    print(os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN_PATH'])\n"
+    shell.write("program.py", program)
+    done = shell.raymodal("run", "-q", "program.py", HOME="/dev/null/home", RAYMODAL_HOME="", TMPDIR=str(tmp_path))
+
+    token = tmp_path / f"raymodal-{os.getuid()}" / "auth_token"
+    assert (done.code, done.out) == (0, f"value 21\ntoken {token}\n"), done
+    assert token.stat().st_mode & 0o777 == 0o600
+
+    undone = """
+import os
+from raymodal.config import settings
+from raymodal.engine.ray import cluster
+before = dict(os.environ)
+cluster.connect(settings(), num_cpus=1)
+assert os.environ["RAY_AUTH_TOKEN_PATH"] == TOKEN
+cluster.shutdown()
+print({name for name in {*before, *os.environ} if name.startswith("RAY_AUTH") and before.get(name) != os.environ.get(name)})
+"""
+    done = shell.python(
+        "-c", f"TOKEN = {str(token)!r}" + undone, HOME="/dev/null/home", RAYMODAL_HOME="", TMPDIR=str(tmp_path)
+    )
+    assert (done.code, done.out) == (0, "set()\n"), done
+
+
+def test_without_any_home(shell: Shell, tmp_path: Path) -> None:
+    """No HOME, and no entry among the users."""
+    done = run_within(shell, "mount --bind /dev/null /etc/passwd; unset HOME RAYMODAL_HOME", TMPDIR=str(tmp_path))
+
+    assert (done.code, done.out) == (0, "value 21\n"), done
+
+
 def test_a_folder_that_is_too_deep_is_one_line(shell: Shell) -> None:
     """The path of a socket may have 107 bytes."""
     deep = shell.folder / ("d" * 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from raymodal import config
 from raymodal.config import Settings
 from raymodal.engine.ray.cluster import bytecode, ending
 from raymodal.engine.ray.cluster.attach import explain_version_mismatch
@@ -95,6 +97,20 @@ def test_the_temporary_folder_is_ours_alone(tmp_path, monkeypatch):
     assert os.stat(os.path.dirname(chosen)).st_mode & 0o777 == 0o700  # Ray opens its own folder to everybody
     assert chosen == choose_tmpdir(Settings(home=tmp_path))
     assert choose_tmpdir(Settings(home=tmp_path, tmpdir="/x/y")) == "/x/y"
+
+
+def test_without_any_home_there_is_a_private_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    for name in ("HOME", "RAYMODAL_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    config.reset()
+    try:
+        home = config.settings().home
+    finally:
+        config.reset()
+    assert home == tmp_path / f"raymodal-{os.getuid()}" / "home"
+    assert home.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_temporary_folder_that_is_too_deep_is_passed_over(tmp_path, monkeypatch):

@@ -142,6 +142,14 @@ def test_a_record_cannot_have_any_folder_removed(tmp_path: Path) -> None:
     assert precious.exists()
 
 
+def test_a_home_that_cannot_be_written_is_one_line() -> None:
+    """Nothing can be kept there, and looking finds nothing."""
+    home = Path("/dev/null/home")
+    with pytest.raises(ExecutionError, match="/dev/null/home cannot be written.*RAYMODAL_HOME"):
+        kept.up(Settings(home=home), {})
+    assert kept.find(home) == (None, None)
+
+
 def test_the_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was saved, or a package that was installed anew."""
     import raymodal

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from raymodal._private_folder import private_folder
 from raymodal.exception import AuthError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-
-
-def default_path() -> Path:
-    """Where Ray looks for the token unless it is told otherwise."""
-    return Path.home() / ".ray" / "auth_token"
+DEFAULT_PATH = "~/.ray/auth_token"
+"""Where Ray looks for the token unless it is told otherwise."""
 
 
 def prepare_token(home: Path) -> tuple[str, str | None]:
@@ -40,24 +38,51 @@ def prepare_token(home: Path) -> tuple[str, str | None]:
     if given:
         _write(path, given)
     else:
-        path = ensure_file()
+        path = _usual_file() or _ensure(path)
     os.environ[MODE] = "token"
     os.environ[TOKEN_PATH] = str(path)
     _reload()
     return mode, str(path)
 
 
-def ensure_file() -> Path:
-    """The file with the token, made if need be. Ray itself writes it with the usual permissions, so that every user of
-    the machine could read it and connect.
+def prepare_own() -> Callable[[], None]:
+    """Make sure that there is a token for a cluster that ends with this process, also where the user has no home that can
+    be written.
+
+    Returns:
+        What puts the process back as it was.
+
+    Raises:
+        OSError: there is none.
     """
-    path = Path(os.environ.get(TOKEN_PATH) or default_path())
+    if _usual_file() is not None:
+        return lambda: None
+    return use("token", str(_ensure(private_folder("raymodal") / "auth_token")))
+
+
+def _usual_file() -> Path | None:
+    """The file in which Ray looks for the token; None where it cannot be made or read, unless the user has chosen it."""
+    chosen = os.environ.get(TOKEN_PATH)
+    try:
+        return _ensure(Path(chosen) if chosen else Path(DEFAULT_PATH).expanduser())
+    except (OSError, RuntimeError):  # RuntimeError: no home at all
+        if chosen:
+            raise
+        return None
+
+
+def _ensure(path: Path) -> Path:
+    """Make the file if need be. Ray itself writes it with the usual permissions, so that every user of the machine could
+    read it and connect.
+    """
     if not path.exists():
         from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 
         _write(path, generate_new_authentication_token())
     else:
         _make_private(path)
+        with path.open():
+            pass
     return path
 
 
@@ -94,7 +119,7 @@ def wanted_by(address: str) -> str | None:
     except AuthenticationError:
         if not raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
             raise AuthError(
-                f"The cluster at {address} wants a token, and none is here: put it into {default_path()}."
+                f"The cluster at {address} wants a token, and none is here: put it into {DEFAULT_PATH}."
             ) from None
         return "token"
     except Exception:  # noqa: BLE001 -- whatever is wrong, connecting says so

@@ -87,7 +87,7 @@ def look(home: Path) -> Cache:
         done = json.loads((folder / _DONE).read_text())
         if done["for"] == _key():
             return Cache("filled", str(folder), int(done["files"]))
-    return Cache("part" if folder.exists() else "empty", str(folder))
+    return Cache("part" if os.path.exists(folder) else "empty", str(folder))
 
 
 def _key() -> str:

@@ -134,7 +134,13 @@ def up(settings: Settings, options: Mapping[str, Any]) -> Up:
         )
     home = Path(os.path.abspath(settings.home))
     notes: list[str] = []
-    lock = records.take(home)
+    try:
+        lock = records.take(home)
+    except OSError as error:
+        raise ExecutionError(
+            f"{home} cannot be written ({error.strerror}), and the cluster is recorded there: set RAYMODAL_HOME to a folder "
+            "that can."
+        ) from error
     if lock is None:
         return Up(_wait_for_other(home), is_new=False)
     try:

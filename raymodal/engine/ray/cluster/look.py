@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -229,7 +230,7 @@ def exports_for(record: Record) -> dict[str, str]:
     exports = {"RAY_ADDRESS": record.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     if record.auth == "token":
         exports["RAY_AUTH_MODE"] = "token"
-        if record.token_path and record.token_path != str(auth.default_path()):
+        if record.token_path and record.token_path != os.path.expanduser(auth.DEFAULT_PATH):
             exports["RAY_AUTH_TOKEN_PATH"] = record.token_path
     return exports
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 from raymodal.config import Settings
@@ -79,9 +80,10 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         "_system_config": {**SYSTEM_CONFIG, **ray_kwargs.get("_system_config", {})},
     }
     auth_mode = os.environ.get(auth.MODE)
+    restore_token: Callable[[], None] = lambda: None  # noqa: E731
     if auth_mode in (None, "token") and auth.TOKEN not in os.environ:
         with contextlib.suppress(OSError):  # Ray says what is wrong
-            auth.ensure_file()
+            restore_token = auth.prepare_own()
     restore_sigterm = keep_sigterm_handler()
     leftovers: list[str] = []
     try:
@@ -95,6 +97,7 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
                 ray.init(**arguments)
     except Exception as error:
         _clear_up_failed_start(session)
+        restore_token()
         restore_auth_mode(auth_mode)
         raise ExecutionError(f"Ray did not start on this machine: {error} (its logs: {facts.tmpdir})") from error
     finally:
@@ -126,6 +129,7 @@ def start_own(settings: Settings, log_monitor: bool, ray_kwargs: dict[str, Any])
         if held is not None:
             os.close(held)
         stop_watchdog(watchdog)
+        restore_token()
         restore_auth_mode(auth_mode)
 
     return Connection(Cluster(gcs_address(), is_own=True, is_kept=False, session_dir=session_dir), close)

@@ -102,7 +102,7 @@ def look(home: Path) -> tuple[State, Record | None]:
     if is_locked(home / _LOCK):
         # Between the lock and the end of the start, the record may still be that of one that died.
         return (State.LIVE, record) if record is not None and is_alive(record.keeper) else (State.STARTING, None)
-    if record is None and not (home / FILE).exists():
+    if record is None and not os.path.exists(home / FILE):  # also False where nothing may be looked at
         return State.NONE, None
     return State.DEAD, record
 
