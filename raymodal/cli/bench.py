@@ -133,6 +133,47 @@ def compare(
     print(_part("compare").render(before, after, _paint()))
 
 
+@app.command()
+def simulate(
+    trace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trace", metavar="NAME|FILE.csv", help="constant, poisson, bursts, diurnal, heavy (all), or a CSV."
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy", metavar="NAME", help="ours[-SECONDS], ours-buffer, serve[-tuned], knative, keepalive[-SECONDS]."
+        ),
+    ] = None,
+    inputs: Annotated[
+        int | None, typer.Option("--inputs", min=1, help="Per trace (100,000; with --quick 10,000).")
+    ] = None,
+    max_containers: Annotated[
+        int, typer.Option("--max-containers", min=1, help="What made traces are sized by, too.")
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same figures.")] = 7,
+    json: Json = None,
+    plot: Plot = None,
+    quick: Quick = False,
+) -> None:
+    """Replay arrivals against autoscaling policies: waits and cold starts beside idle containers. Needs no cluster."""
+    command, progress = _part("simulate.command"), _Progress()
+
+    def show(text: str) -> None:
+        progress.clear()
+        print(text, flush=True)
+
+    wish = command.Wish(trace or (), policy or (), inputs, max_containers, seed, quick, json, plot)
+    try:
+        command.run(wish, show=show, progress=progress, paint=_paint())
+    except command.Mistake as error:
+        _fail(str(error))
+    finally:
+        progress.clear()
+
+
 def _show_code(scenarios: list[Any]) -> None:
     resolve = _part("model").resolve
     shown: set[str] = set()

@@ -131,7 +131,7 @@ def test_each_group_has_a_command():
     """With the same options; `all` is all groups but the hidden one."""
     everything = CliRunner().invoke(app, ["all", "--show-code"]).output
 
-    assert {*GROUPS, "all", "selftest", "list", "compare"} == set(get_command(app).commands)
+    assert {*GROUPS, "all", "selftest", "list", "compare", "simulate"} == set(get_command(app).commands)
     assert all(f"# {group}." in everything for group in GROUPS)
     assert "# selftest." not in everything
 
