@@ -267,7 +267,7 @@ class Failure:
     """How one attempt at an input failed.
 
     Attributes:
-        kind: USER (an exception of the user's code), TIMEOUT, CANCELLED, START (the container could not start), LOST (it went away),
+        kind: USER (an exception of the user's code), TIMEOUT, CANCELLED, START (the container could not start), LOST (it went away, or gave the input up),
             UNPICKLABLE (the exception cannot be pickled), BAD_INPUT (the input could not be unpickled in the container).
         exc: the pickled exception, or None.
         text: its one-line text.
@@ -500,3 +500,14 @@ def raise_value(value: Any) -> Any:
     if type(value) is Undecodable:
         raise value.error
     return value
+
+
+def take_lost(reply: Reply) -> bool:
+    """Take the last outcome out of a reply if its container has given that input up although nobody wanted it to; True if so."""
+    last = (reply.failures or {}).get(reply.stop - 1)
+    if last is None or last.kind != LOST:
+        return False
+    assert reply.failures is not None
+    del reply.failures[reply.stop - 1]
+    reply.stop -= 1
+    return True

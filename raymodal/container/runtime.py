@@ -709,8 +709,12 @@ class Runtime:
                 (0, 0),
             )
 
-    def cancel(self, sender: str, bundle_id: int, text: str = CANCEL_TEXT) -> None:
-        """Cancel a bundle: what has not begun never runs, what runs is interrupted. Side thread."""
+    def cancel(self, sender: str, bundle_id: int, text: str = CANCEL_TEXT, kind: str = wire.CANCELLED) -> None:
+        """Cancel a bundle: what has not begun never runs, what runs is interrupted. Side thread.
+
+        Args:
+            kind: `wire.LOST` where nobody has wanted that: whoever still waits for the input may send it again.
+        """
         key = (sender, bundle_id)
         bundle = self.current
         if bundle is None or bundle.key != key:
@@ -725,19 +729,19 @@ class Runtime:
             except IndexError:
                 break
         if bundle.pos >= 0:
-            self._interrupt(_Want(bundle, bundle.pos, wire.CANCELLED, text, _now()))
+            self._interrupt(_Want(bundle, bundle.pos, kind, text, _now()))
 
-    def cancel_current(self, text: str) -> None:
+    def cancel_current(self, text: str, kind: str = wire.CANCELLED) -> None:
         """Cancel whatever runs. Side thread."""
         bundle = self.current
         if bundle is not None:
-            self.cancel(*bundle.key, text)
+            self.cancel(*bundle.key, text, kind)
 
-    def cancel_sender(self, sender: str, text: str) -> None:
+    def cancel_sender(self, sender: str, text: str, kind: str = wire.CANCELLED) -> None:
         """Cancel what runs for a caller that is gone. Side thread."""
         bundle = self.current
         if bundle is not None and bundle.key[0] == sender:
-            self.cancel(*bundle.key, text)
+            self.cancel(*bundle.key, text, kind)
 
     def exchange(self, sender: str, blob: bytes, *buffers: Any) -> bytes | list[Any]:
         """Take in a caller's messages and bring back outcomes: only where several inputs run at once."""

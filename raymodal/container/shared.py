@@ -911,7 +911,7 @@ class SharedRuntime(Runtime):
     def _name_of(self, job: Job) -> str:
         return self._name(job)  # type: ignore[arg-type]  # it asks for the head only
 
-    def cancel(self, sender: str, bundle_id: int, text: str = CANCEL_TEXT) -> None:
+    def cancel(self, sender: str, bundle_id: int, text: str = CANCEL_TEXT, kind: str = wire.CANCELLED) -> None:
         """Cancel one input: what has not begun never runs, what runs is interrupted, its neighbours are left alone. Side thread."""
         key = (sender, bundle_id)
         stream = self._open.get(key)
@@ -922,9 +922,9 @@ class SharedRuntime(Runtime):
                     self._cancelled.clear()
                 self._cancelled[key] = _now()
             return
-        self._cancel_job(job, text)
+        self._cancel_job(job, text, kind)
 
-    def _cancel_job(self, job: Job, text: str) -> None:
+    def _cancel_job(self, job: Job, text: str, kind: str) -> None:
         work = job.work
         stream = self._open.get(job.key)
         if stream is not None and not stream.busy:
@@ -939,29 +939,29 @@ class SharedRuntime(Runtime):
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(work)  # type: ignore[arg-type]
         if work is None or waits:
-            self._answer(job, Failure(wire.CANCELLED, None, text, where=self.plan.container_id))
+            self._answer(job, Failure(kind, None, text, where=self.plan.container_id))
             return
         if work.is_batch:
             # Its neighbours' work goes on; what it would have got is dropped. Only a batch that nobody waits for is interrupted.
-            self._answer(job, Failure(wire.CANCELLED, None, text, where=self.plan.container_id))
+            self._answer(job, Failure(kind, None, text, where=self.plan.container_id))
             if not all(other.answered for other in work.jobs):
                 return
         if work.want is None:
-            work.want = _Want(wire.CANCELLED, text, _now())
+            work.want = _Want(kind, text, _now())
             self._press_work(work, work.want, _now())
 
-    def cancel_current(self, text: str) -> None:
+    def cancel_current(self, text: str, kind: str = wire.CANCELLED) -> None:
         """Cancel whatever runs. Side thread."""
         for job in list(self._jobs.values()):
-            self._cancel_job(job, text)
+            self._cancel_job(job, text, kind)
         for stream in list(self._open.values()):
-            self._cancel_job(stream.job, text)
+            self._cancel_job(stream.job, text, kind)
 
-    def cancel_sender(self, sender: str, text: str) -> None:
+    def cancel_sender(self, sender: str, text: str, kind: str = wire.CANCELLED) -> None:
         """Cancel what runs for a caller that is gone. Side thread."""
         for key in [*self._jobs, *self._open]:
             if key[0] == sender:
-                self.cancel(*key, text)
+                self.cancel(*key, text, kind)
 
     def _press_work(self, work: Work, want: _Want, now: float) -> None:
         if now - want.since > self._grace_s:

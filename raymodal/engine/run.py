@@ -428,6 +428,7 @@ class Run:
             return
         reply, body = wire.decode_reply(raw)
         count = wire.count_of(take.indices)
+        self._take_lost(sent, reply)
         if reply.refused:
             slot.epoch = max(slot.epoch, reply.epoch)
             if reply.refused == "draining":
@@ -460,6 +461,7 @@ class Run:
             self._stuck.add(wire_id)
         if not isinstance(raw, Gone):
             reply, body = wire.decode_reply(raw)
+            self._take_lost(sent, reply)
             self._deliver(sent, reply, body, now, raw)
             self._keep_positions(sent, *untouched)
             self.ledger.returned(bundle_id, *untouched)
@@ -477,6 +479,12 @@ class Run:
                     self.ledger.returned(behind.take.bundle_id, lo, hi)
         if parted is not None and self.ledger.is_open(bundle_id):
             self._parted[wire_id] = parted
+
+    def _take_lost(self, sent: _Sent, reply: wire.Reply) -> None:
+        """What its container has given up, though nobody wanted it to, is sent again."""
+        if wire.take_lost(reply) and self.ledger.unanswered(sent.take.bundle_id, reply.stop, reply.stop + 1):
+            self._keep_positions(sent, reply.stop, reply.stop + 1)
+            self.ledger.returned(sent.take.bundle_id, reply.stop, reply.stop + 1)
 
     def _deliver(self, sent: _Sent, reply: wire.Reply, body: wire.Body, now: float, raw: Any) -> None:
         bundle_id, start, stop = sent.take.bundle_id, reply.start, reply.stop

@@ -34,6 +34,7 @@ DRAIN_S = 30.0
 EXIT_GRACE_S = 30.0  # what exit hooks may take when the app stops; as long as in Modal
 STOP_S = 5.0  # and containers without any
 MAX_START_FAILURES = 3
+SILENT_TEXT = "its caller was not heard of for too long"  # if that lives after all, it sends the input again
 OWN_CLIENT_ID = "controller"  # as a caller of its own app
 
 
@@ -212,7 +213,7 @@ class ControllerService:
                 self._host.kill(process.handle)
                 continue
             # Also if it seems idle: what its caller has just given up may still run there.
-            process.command("cancel_all")
+            process.command("cancel_all", "the app stops", wire.CANCELLED)
             grace_s = EXIT_GRACE_S if self._has_exit_hooks(process.tag) else stop_s
             ending[container_id] = self._spawn(self._finish(container_id, process, "the app stops", grace_s))
         if ending:
@@ -564,13 +565,13 @@ class ControllerService:
                     self._host.kill(process.handle)
                     self._gone(command.container_id, command.reason)
                     continue
-                process.command("cancel_all")
+                process.command("cancel_all", SILENT_TEXT, wire.LOST)
                 grace_s = DRAIN_S if self._has_exit_hooks(process.tag) else STOP_S
                 self._spawn(self._finish(command.container_id, process, command.reason, grace_s))
             elif isinstance(command, fl.CancelFor):
                 process = self._live.get(command.container_id)
                 if process is not None:
-                    process.command("cancel_sender", command.client_id)
+                    process.command("cancel_sender", command.client_id, SILENT_TEXT, wire.LOST)
             elif isinstance(command, fl.Refuse):
                 self._tell(command.client_id, "refuse", command.tag, command.failure)
             elif isinstance(command, fl.Note):

@@ -109,7 +109,7 @@ class OneCall:
         reply, body = self._settled(slot, raw)
         if reply is None:
             return self._slowly(raw, None)
-        if reply.refused or reply.stop - reply.start != 1:
+        if wire.take_lost(reply) or reply.refused or reply.stop - reply.start != 1:
             return self._slowly(None, None)
         if reply.failures:
             return self._after_failure(slot, reply.failures[0])
@@ -230,7 +230,7 @@ class OneCall:
         reply, body = self._settled(slot, raw)
         if reply is None:
             return await self._slowly_async(raw, None)
-        if reply.refused or reply.stop - reply.start != 1:
+        if wire.take_lost(reply) or reply.refused or reply.stop - reply.start != 1:
             return await self._slowly_async(None, None)
         if reply.failures:
             return await self._after_failure_async(reply.failures[0])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import raymodal as modal
+from raymodal import config
 from raymodal.exception import InternalFailure
 from tests.contract.support import local_only, ray_only
 
@@ -104,3 +105,38 @@ def test_the_garbage_collector_ends_an_abandoned_iterator(sample: Any, name: str
     while pool._runs:
         assert time.monotonic() < until, "the abandoned map was never closed"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("how", ["remote", "map", "aio"])
+def test_a_caller_that_was_silent_gets_its_inputs_run_again(engine: Any, tmp_path: Path, how: str, lanes: int) -> None:
+    """Its leases have ended meanwhile and what ran was cancelled, which nobody had asked for."""
+    app = modal.App("silent")
+
+    def slow_once(folder: str, i: int) -> int:
+        import os
+        import time
+
+        mark = os.path.join(folder, str(i))
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                time.sleep(0.01)
+        return i
+
+    if lanes > 1:
+        slow_once = modal.concurrent(max_inputs=lanes)(slow_once)
+    function = app.function(serialized=True, max_containers=1)(slow_once)
+    before = config.settings().lease_ttl_s
+    config.override(lease_ttl_s=1.0)  # less than what a caller's poll takes
+    try:
+        with app.run():
+            if how == "remote":
+                assert function.remote(str(tmp_path), 0) == 0
+            elif how == "aio":
+                assert asyncio.run(function.remote.aio(str(tmp_path), 0)) == 0
+            else:
+                assert list(function.map([str(tmp_path)] * 3, range(3))) == [0, 1, 2]
+    finally:
+        config.override(lease_ttl_s=before)

@@ -159,10 +159,10 @@ class _Thread:
                 if command[0] == "cancel":
                     self.runtime.cancel(command[1], command[2])
                 elif command[0] == "cancel_all":
-                    self.runtime.refuse_more("the app stops")
-                    self.runtime.cancel_current("the app stops")
+                    self.runtime.refuse_more(command[1])
+                    self.runtime.cancel_current(command[1], command[2])
                 elif command[0] == "cancel_sender":
-                    self.runtime.cancel_sender(command[1], "its caller is gone")
+                    self.runtime.cancel_sender(*command[1:])
             await asyncio.sleep(0)
 
 

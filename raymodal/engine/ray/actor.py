@@ -213,10 +213,10 @@ class Container:
                 if command[0] == "cancel":
                     self._runtime.cancel(command[1], command[2])
                 elif command[0] == "cancel_all":
-                    self._runtime.refuse_more("the app stops")
-                    self._runtime.cancel_current("the app stops")
+                    self._runtime.refuse_more(command[1])
+                    self._runtime.cancel_current(command[1], command[2])
                 elif command[0] == "cancel_sender":
-                    self._runtime.cancel_sender(command[1], "its caller is gone")
+                    self._runtime.cancel_sender(*command[1:])
                 elif command[0] == "exit":
                     time.sleep(
                         EXIT_S
