@@ -6,12 +6,13 @@ A value comes from `MODAL_<KEY>` or is Modal's default; profile files are not re
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from raymodal import _later
 
-user_config_path: str = str(Path("~/.modal.toml").expanduser())
+user_config_path: str = os.path.expanduser(
+    "~/.modal.toml"
+)  # not `Path.expanduser`, which raises for a user without a home
 _profile = "default"
 
 _DEFAULTS: dict[str, Any] = {
