@@ -455,7 +455,11 @@ def _spec_of_method(service: FunctionSpec, cls_tag: str, method: MethodSpec) -> 
 
 
 class _Nobody(Function[Any, Any, Any]):
-    """`self.m` of an object that neither a container nor an `@app.cls` handle has made: it works locally."""
+    """`self.m` of an object that neither a container nor an `@app.cls` handle has made: it works locally, and by a plain call, as in Modal."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        assert self._raw_f is not None
+        return self._raw_f(*args, **kwargs)
 
     def _raise_not_hydrated(self) -> NoReturn:
         raise ExecutionError(
@@ -558,15 +562,16 @@ class Cls(Object):
         return Obj._of(self, args, kwargs)
 
     def __getattr__(self, k: str) -> Any:
-        if k.startswith("_") and k not in ("__name__", "__qualname__", "__module__", "__doc__"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {k!r}")
-        if self._user_cls is None:
-            if k.startswith("__"):
-                raise AttributeError(k)
+        user_cls = self.__dict__.get("_user_cls")  # not there yet while the handle is being made
+        if user_cls is None:
+            if k.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {k!r}")
             return self._unbound(k)
+        if k in Cls.__annotations__:
+            raise AttributeError(k)
         if k in self._partials and self._partials[k].flags & PartialFunctionFlags.interface():
             return self._unbound(k)
-        return getattr(self._user_cls, k)
+        return getattr(user_cls, k)
 
     def _unbound(self, name: str) -> Function[Any, Any, Any]:
         handle = _UnboundMethod._new()

@@ -22,7 +22,7 @@ from raymodal._dual import _check_blocking, dual, dual_function, dual_stream, is
 from raymodal._later import later
 from raymodal._old import OldMethod, OldProperty, lookup_by_name
 from raymodal._warn import deprecated
-from raymodal.container.context import here
+from raymodal.container.context import ContainerContext, here
 from raymodal.exception import ExecutionError, InvalidError, NotFoundError
 from raymodal.object import LazyFromId, Object
 from raymodal.plan.app import check_resources, literal_secrets
@@ -475,13 +475,17 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     def _find_pool(self) -> Any:
         context = here()
-        if context is not None and self._looked_up is None and context.has(self.tag):
+        if context is not None and self._looked_up is None and self._is_of(context):
             return context.pool(self.tag)
         if self._live and self._live[-1].pool is not None:
             return self._live[-1].pool
         if self._owner_app_id is not None and self._owner_app_id in _running_apps:
             return _running_apps[self._owner_app_id].pool(self.tag)
         return None
+
+    def _is_of(self, context: ContainerContext) -> bool:
+        """Whether the container's app is the one that this handle belongs to, as far as the handle knows: another app may have a function of the same name."""
+        return self._owner_app_id in (None, context.app_id) and context.has(self.tag)
 
     def _raise_not_hydrated(self) -> NoReturn:
         if self._looked_up is not None:
@@ -613,7 +617,7 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         context = here()
-        if context is not None and context.has(self.tag):
+        if context is not None and self._is_of(context):
             app_id: str | None = context.app_id
         elif self._live:
             app_id = self._live[-1].app_id

@@ -240,9 +240,23 @@ def parse(signature: Signature, tokens: Sequence[str], *, command: str) -> Argum
     Raises:
         SystemExit: after `--help` (0) or a usage error (2), with the text printed.
     """
-    if signature.takes_tokens and not {"--help", "-h"} & set(tokens):
-        return Arguments(tuple(tokens))
+    if signature.takes_tokens:
+        own, *rest = split_tokens(tokens)
+        if wants_help(tokens):
+            _read(signature, ["--help"], command)
+        return Arguments((*own, *(token for part in rest for token in part)))
     return _bind(signature, _read(signature, tokens, command))
+
+
+def split_tokens(tokens: Sequence[str]) -> list[Sequence[str]]:
+    """What stands before the first `--`, and what stands behind it, if there is one: that is the program's own."""
+    at = tokens.index("--") if "--" in tokens else None
+    return [tokens] if at is None else [tokens[:at], tokens[at + 1 :]]
+
+
+def wants_help(tokens: Sequence[str]) -> bool:
+    """Whether help is asked of us, not of the program."""
+    return bool({"--help", "-h"} & set(split_tokens(tokens)[0]))
 
 
 def parse_both(

@@ -160,7 +160,7 @@ def _run_program(ref: refs.Ref, tokens: Sequence[str], options: RunOptions, term
     from raymodal import _alias
     from raymodal.engine import current
 
-    if not {"--help", "-h"} & set(tokens):
+    if not params.wants_help(tokens):
         _warm_up()
         if refs.hides_modules(ref):
             # A `queue.py` or `calendar.py` beside the program: whatever the engine imports must be imported by then.

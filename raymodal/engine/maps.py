@@ -75,9 +75,15 @@ class _Outputs:
 
 
 def _start_run(
-    callee: Callee, inputs: Any, kwargs: dict[str, Any], star: bool, post: Callable[[Any], None]
+    callee: Callee,
+    inputs: Any,
+    kwargs: dict[str, Any],
+    star: bool,
+    post: Callable[[Any], None],
+    *,
+    on_loop: bool = False,
 ) -> tuple[Run, Source]:
-    source = Source(inputs, star=star)
+    source = Source(inputs, star=star, on_loop=on_loop)
     blob = None
     if kwargs:
         encoded = callee.pool.app.encoder().one(kwargs)
@@ -154,7 +160,7 @@ async def map_async(
 ) -> AsyncIterator[Any]:
     """Pump a map on the caller's loop."""
     inbox = AsyncInbox()
-    run, source = _start_run(callee, inputs, kwargs, star, inbox.put)
+    run, source = _start_run(callee, inputs, kwargs, star, inbox.put, on_loop=True)
     outputs = _Outputs(run, ordered=ordered, return_exceptions=return_exceptions)
     ledger = run.ledger
     encode = _encoder_of(run)
@@ -194,7 +200,7 @@ async def map_async(
 async def _encoded_calls(
     callee: Callee, inputs: Any, kwargs: dict[str, Any]
 ) -> AsyncIterator[list[tuple[str, bytes, list[Any]]]]:
-    source = Source(inputs, star=False, always=True)
+    source = Source(inputs, star=False, always=True, on_loop=True)
 
     def encode(value: Any) -> tuple[str, bytes, list[Any]]:
         return (wire.EACH_CALL, *callee.encode_call((value,) if source.single else tuple(value), kwargs))

@@ -30,7 +30,7 @@ class Source:
         is_slow: the last draw ran into its time limit.
     """
 
-    def __init__(self, inputs: Any, *, star: bool, always: bool = False) -> None:
+    def __init__(self, inputs: Any, *, star: bool, always: bool = False, on_loop: bool = False) -> None:
         self._always = always
         self._drawn = 0
         self.is_slow = False
@@ -43,10 +43,12 @@ class Source:
                 )
         self.single = not star and len(sources) == 1
         self._star = star
-        self._is_async = any(not isinstance(source, Iterable) for source in sources)
+        # What is both, such as another map's results, is iterated in the way that does not block whoever draws.
+        is_async = [isinstance(s, AsyncIterable) and (on_loop or not isinstance(s, Iterable)) for s in sources]
+        self._is_async = any(is_async)
         self._exact = all(type(source) in _EXACT for source in sources)
         self._left: int | None = min((len(s) for s in sources), default=0) if self._exact else None
-        self._its: list[Any] = [iter(s) if isinstance(s, Iterable) else s.__aiter__() for s in sources]
+        self._its: list[Any] = [s.__aiter__() if a else iter(s) for s, a in zip(sources, is_async, strict=True)]
         self._zipped: Iterator[Any] | None = None
         if not self._is_async:
             self._zipped = self._its[0] if len(self._its) == 1 else zip(*self._its, strict=False)

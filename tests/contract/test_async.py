@@ -73,6 +73,20 @@ async def test_map(sample: Any, aio: bool) -> None:
     assert [y async for y in square([])] == []
 
 
+async def test_map_of_a_map(sample: Any) -> None:
+    """Results that can be iterated both ways are inputs of the next one, on a loop too."""
+    assert [x async for x in sample.square.map.aio(sample.square.map.aio([1, 2, 3]))] == [1, 16, 81]
+    assert [x async for x in sample.square.map.aio(sample.square.map([1, 2]))] == [1, 16]
+
+
+def test_map_of_a_map_without_a_loop(sample: Any) -> None:
+    """And where there is none; spawned as well."""
+    assert list(sample.square.map(sample.square.map([1, 2, 3]))) == [1, 16, 81]
+    call = sample.square.experimental_spawn_map(sample.square.map([1, 2]))
+    assert list(call.iter()) == [1, 16]
+    assert sample.square.spawn_map(sample.square.map([1, 2])) is None
+
+
 async def test_map_of_several(sample: Any) -> None:
     """Mixed iterables, kwargs, starmap."""
     assert [y async for y in sample.div.map.aio(numbers(5), [1, 2])] == [0.0, 0.5]

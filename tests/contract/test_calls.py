@@ -412,6 +412,7 @@ def two_modules(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         (tmp_path / f"{name}.py").write_text(
             f"import raymodal as modal\napp = modal.App({name!r})\n"
             f"@app.function(max_containers=1)\ndef who(x):\n    return {text!r}, x, modal.is_local(), __name__\n"
+            "@app.function(max_containers=1)\ndef call(handle, x):\n    return handle.remote(x)\n"
         )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield __import__("first_of_two"), __import__("second_of_two")
@@ -427,6 +428,20 @@ def test_functions_of_one_name_in_two_modules(run_app: Any, two_modules: Any) ->
 
     assert first.who.remote(1) == ("first", 1, False, "first_of_two")
     assert second.who.remote(2) == ("second", 2, False, "second_of_two")
+
+
+def test_a_handle_of_another_app_with_such_a_function(run_app: Any, two_modules: Any, engine: Any) -> None:
+    """In a container it stays that of its own app, or says that it is not within reach there; it never calls its namesake."""
+    first, second = two_modules
+    run_app(first.app)
+    run_app(second.app)
+
+    assert first.call.remote(first.who, 1)[0] == "first"
+    if engine.name == "local":
+        assert first.call.remote(second.who, 1)[0] == "second"
+    else:
+        with pytest.raises(ExecutionError, match="'who' cannot be used here"):
+            first.call.remote(second.who, 1)
 
 
 def test_functions_of_one_name_in_one_app(run_app: Any, two_modules: Any, caplog: pytest.LogCaptureFixture) -> None:

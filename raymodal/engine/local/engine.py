@@ -30,7 +30,7 @@ from raymodal.logic.autoscale import Ask, Room
 from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
 from raymodal.plan.resources import resources_for
-from raymodal.spec.function import FunctionSpec
+from raymodal.spec.function import FunctionSpec, spec_env
 
 
 class _Thread:
@@ -309,6 +309,7 @@ class LocalEngine:
         warn_of_engine("enable_memory_snapshot", snapshots)
         single_use = [tag for tag, f in plan.functions.items() if f.spec.single_use_containers]
         warn_of_engine("single_use_containers", single_use)
+        warn_of_engine("environment", [tag for tag, f in plan.functions.items() if spec_env(f.spec)])
         now = settings()
         options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
         host = _Host(options)

@@ -140,8 +140,11 @@ def test_lone_star_args_take_every_token() -> None:
     def f(*args: str) -> None: ...
 
     assert parse(read_signature(f), ["a", "--b", "-c", "1"], command="x").args == ("a", "--b", "-c", "1")
-    with pytest.raises(SystemExit):
-        parse(read_signature(f), ["--help"], command="x")
+    assert parse(read_signature(f), ["a", "--", "--b", "-h", "--"], command="x").args == ("a", "--b", "-h", "--")
+    for asked in (["--help"], ["--b", "1", "-h"], ["-h", "--", "a"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(read_signature(f), asked, command="x")
+        assert ended.value.code == 0
 
 
 def test_star_args_beside_others_are_refused() -> None:

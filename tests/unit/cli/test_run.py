@@ -135,10 +135,10 @@ def test_async_entrypoints(cli: Cli, engine: Any, program: Program) -> None:
 
 
 def test_lone_star_args(cli: Cli, engine: Any, program: Program) -> None:
-    """Everything behind the reference, as it is."""
+    """Everything behind the reference, as it is, but for the first `--`, which is the command line's."""
     program(HEAD.format(name="") + "@app.local_entrypoint()\ndef main(*args):\n    print(args)\n")
 
-    assert cli("run", "program.py", "a", "--b", "-q", "--", "1").out == "('a', '--b', '-q', '--', '1')\n"
+    assert cli("run", "program.py", "a", "--b", "-q", "--", "1").out == "('a', '--b', '-q', '1')\n"
 
 
 def test_the_module_has_its_stem_as_name(cli: Cli, engine: Any, program: Program) -> None:

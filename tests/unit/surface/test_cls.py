@@ -308,3 +308,30 @@ class TestServer:
         """Figures out of range."""
         with pytest.raises(InvalidError):
             modal.App().server(**params)
+
+
+def test_private_names_of_the_users_class() -> None:
+    """Code in methods reaches them through the class's name, which is the handle's now; the handle's own are not among them."""
+    handle = declare(made(_table={"a": 1}, _half=staticmethod(lambda x: x / 2), run=modal.method()(lambda self: 1)))
+
+    assert handle._table == {"a": 1}
+    assert handle._half(4) == 2
+    assert handle.__mro__[-1] is object
+    with pytest.raises(AttributeError):
+        handle._nothing  # noqa: B018
+    with pytest.raises(AttributeError):
+        modal.Cls.__new__(modal.Cls)._user_cls  # noqa: B018
+
+
+def test_methods_of_a_class_that_is_not_decorated() -> None:
+    """A base class, or one under test: plain calls work, as in Modal."""
+
+    class Base:
+        @modal.method()
+        def m(self, x: int) -> int:
+            return x
+
+        def both(self) -> int:
+            return self.m(2) + self.m.local(3)
+
+    assert Base().both() == 5

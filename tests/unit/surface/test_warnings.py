@@ -68,7 +68,7 @@ def test_once(engine: FakeEngine, key: str, params: dict[str, Any]) -> None:
     assert start(**params) == []
 
 
-@pytest.mark.parametrize("key", ["enable_memory_snapshot", "single_use_containers"])
+@pytest.mark.parametrize("key", ["enable_memory_snapshot", "single_use_containers", "environment"])
 def test_what_engines_say(key: str) -> None:
     """They alone know whether their nodes can do it."""
     with pytest.warns(UserWarning, match="'f', 'g'") as caught:
