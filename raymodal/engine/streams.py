@@ -63,6 +63,7 @@ class _Stream:
 
     def _open(self, slot: Slot) -> None:
         self.slot = slot
+        self._is_gone_there = False
         sender, call_id = self._link.client_id, self._run.call_id
         head = wire.BundleHead(
             wire.EACH_CALL, slot.epoch, self._wire_id, sender, call_id, (0, 1), None, 0.0, False, self._method

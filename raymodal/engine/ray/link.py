@@ -38,9 +38,8 @@ def submit(handle: Any, method: str, args: tuple[Any, ...], on_done: OnDone) -> 
     try:
         notify(getattr(handle, method).remote(*args), on_done)
     except BaseException:
-        on_done(
-            UNSENT
-        )  # an interrupt, while Ray's own code ran: whoever waits for the end of this call must hear of one
+        # An interrupt, while Ray's own code ran: whoever waits for the end of this call must hear of one.
+        on_done(UNSENT)
         raise
 
 
