@@ -388,6 +388,7 @@ class CallsClient:
             BaseException: what the input raised.
         """
         raw = await self._app.on_loop(self._get(call_id, index, timeout))
+        self._app.link.catch_up()
         kind, data = raw
         if kind == "failure":
             raise wire.decode_failure(wire.Failure(*data))

@@ -39,6 +39,7 @@ class _Outputs:
             BaseException: the first failure to arrive, unless exceptions are to be returned.
         """
         delivered = self._run.delivered
+        self._run.app.link.catch_up()
         while delivered:
             indices, values, clean = delivered.popleft()
             if not clean:

@@ -107,6 +107,7 @@ class OneCall:
 
     def _finish(self, slot: Slot, raw: Any) -> Any:
         reply, body = self._settled(slot, raw)
+        self._pool.app.link.catch_up()
         if reply is None:
             return self._slowly(raw, None)
         if wire.take_lost(reply) or reply.refused or reply.stop - reply.start != 1:
@@ -184,6 +185,7 @@ class OneCall:
         return run
 
     def _value(self, run: Run) -> Any:
+        self._pool.app.link.catch_up()
         _, values, _ = run.delivered.popleft()
         return wire.raise_value(values[0])
 
@@ -228,6 +230,7 @@ class OneCall:
                 pool.give_back(slot)
             raise
         reply, body = self._settled(slot, raw)
+        self._pool.app.link.catch_up()
         if reply is None:
             return await self._slowly_async(raw, None)
         if wire.take_lost(reply) or reply.refused or reply.stop - reply.start != 1:

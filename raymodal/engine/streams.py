@@ -175,6 +175,9 @@ class _Stream:
         """True once the container had every chance to end the generator by itself."""
         return self._pending > 0 and _monotonic() - self._since > self.pool.facts.timeout_s + GRACE_S
 
+    def catch_up(self) -> None:
+        self._link.catch_up()
+
     def close(self) -> None:
         """The caller wants no more, or all has arrived: let the generator run its `finally`, then give the slot back. Does not wait."""
         if self._closed:
@@ -219,6 +222,8 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     try:
         stream.begin()
         while True:
+            if stream.ready or stream.ended:
+                stream.catch_up()
             while stream.ready:
                 yield wire.raise_value(stream.ready.popleft())
             if stream.ended:
@@ -244,6 +249,8 @@ async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, 
     try:
         stream.begin()
         while True:
+            if stream.ready or stream.ended:
+                stream.catch_up()
             while stream.ready:
                 yield wire.raise_value(stream.ready.popleft())
             if stream.ended:

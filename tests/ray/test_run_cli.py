@@ -100,6 +100,66 @@ def test_a_program_with_everything(shell: Shell) -> None:
     assert re.fullmatch(r"✓ App completed in [\d.]+ s", err[-1])
 
 
+IN_ORDER = """
+import asyncio
+
+import modal
+
+app = modal.App()
+
+
+@app.function()
+def echo(x):
+    print("there", x)
+    return x
+
+
+@app.function()
+def count(n):
+    for i in range(n):
+        print("there", i)
+        yield i
+
+
+@app.function()
+@modal.concurrent(max_inputs=4)
+async def several(x):
+    print("there", x)
+    return x
+
+
+@app.local_entrypoint()
+async def main():
+    for i in range(100):
+        print("here", await echo.remote.aio(i))
+    await asyncio.to_thread(plainly)
+
+
+def plainly():
+    for i in range(100):
+        print("here", echo.remote(i))
+    for i in range(100):
+        print("here", several.remote(i))
+    for i in range(20):
+        print("here", echo.spawn(i).get())
+    for i in range(20):
+        print("here", *echo.map([i]))
+    for i in range(20):
+        print("here", *count.remote_gen(1))
+"""
+
+
+def test_what_a_container_printed_is_shown_before_its_result(shell: Shell) -> None:
+    """Whichever way the result comes: what this process prints next comes after it."""
+    shell.write("in_order.py", IN_ORDER)
+
+    done = shell.raymodal("run", "in_order.py")
+
+    assert done.code == 0, done.err
+    lines = [line.split()[0] for line in done.out.splitlines()]
+    assert lines == ["there", "here"] * 360
+
+
 PACKAGE = """
 import sys
 

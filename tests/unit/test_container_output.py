@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,59 @@ def test_a_slow_driver_makes_the_container_wait_and_loses_nothing(lines):
     finally:
         logs.stop_following()
     assert count == 20_000
+
+
+@pytest.mark.parametrize("size", [10, 3_000])
+def test_what_was_printed_before_is_there_after_catching_up(size: int) -> None:
+    """A driver that hears of an outcome has its lines first, however late its reading thread is."""
+    seen: list[str] = []
+
+    def slow(line: str, is_err: bool, meta: dict[str, Any]) -> None:
+        time.sleep(0.002)
+        seen.append(line)
+
+    address = logs.follow_logs(slow)
+    told_r, told_w = os.pipe()
+    try:
+        body = f"""
+for i in range(100):
+    os.write(1, b"%d %s\\n" % (i, b"x" * {size}))
+    os.write({told_w}, b"x")
+"""
+        script = (
+            f"import os\nfrom raymodal.engine.ray.logs import attach_output\nattach_output({address!r}, 'ta-1')\n{body}"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], pass_fds=[told_w]) as process:
+            for count in range(1, 101):
+                assert os.read(told_r, 1) == b"x"
+                logs.catch_up(10.0)
+                assert len(seen) >= count
+            assert process.wait(30) == 0
+        assert logs.wait_for_end(["ta-1"], 10)
+        logs.catch_up(10.0)  # at rest: comes back at once
+    finally:
+        logs.stop_following()
+        os.close(told_r)
+        os.close(told_w)
+    logs.catch_up(10.0)
+
+
+def test_a_sink_that_stands_still_stops_nothing_else() -> None:
+    is_in, let_go = threading.Event(), threading.Event()
+
+    def stands_still(line: str, is_err: bool, meta: dict[str, Any]) -> None:
+        is_in.set()
+        let_go.wait(30)
+
+    address = logs.follow_logs(stands_still)
+    try:
+        run_container(address, "print('a line')")
+        assert is_in.wait(10)
+        logs.catch_up(0.1)
+        assert not let_go.is_set()
+    finally:
+        let_go.set()
+        logs.stop_following()
 
 
 def test_a_line_without_end_does_not_fill_the_memory(address, lines):

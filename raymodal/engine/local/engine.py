@@ -284,6 +284,9 @@ class _Link:
     def fetch(self, box: Any, on_done: OnDone) -> None:
         on_done(box)
 
+    def catch_up(self) -> None:
+        """Functions print to this process's own streams."""
+
 
 class LocalStore:
     """Dicts and Queues of this process."""

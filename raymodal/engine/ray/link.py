@@ -16,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemEr
 
 from raymodal import wire
 from raymodal.engine.protocol import NOT_YET, Gone, OnDone
+from raymodal.engine.ray import logs
 
 UNSENT = wire.encode_reply(wire.Reply(0, 0, False, "unsent", None, 0.0, wire.JOINT_VALUE), ())
 LEFT = "this process has left the cluster"
@@ -122,3 +123,6 @@ class RayLink:
 
     def fetch(self, box: Any, on_done: OnDone) -> None:
         fetch(box, on_done)
+
+    def catch_up(self) -> None:
+        logs.catch_up()

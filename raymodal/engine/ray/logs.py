@@ -33,6 +33,7 @@ import struct
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ _RAY_TQDM = "__ray_tqdm_magic_token__"
 _LONGEST_LINE = 1 << 20
 # Larger than Linux's default of 64 KiB, so that a burst does not stop the container until the driver's thread has run.
 _PIPE_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
 # How long a container waits for its driver. The kernel refuses at once for one that has died, so this one is slow: its sink
 # may hold it up, and what is printed to Ray's log files instead is not read where Ray's monitor does not run.
 _ANSWER_S = 60.0
@@ -108,7 +110,10 @@ class _Follower:
         self._listener.listen(1024)
         self._listener.setblocking(False)
         self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
         self._stopping = False
+        self._is_reading = False
+        self._waiting: deque[threading.Event] = deque()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self._selector.register(self._wake_r, selectors.EVENT_READ, None)
@@ -121,14 +126,52 @@ class _Follower:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                for key, _ in self._selector.select():
+                events = self._selector.select()
+                self._is_reading = True
+                waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                for key, _ in events:
                     self._on_ready(key)
+                if waiting:
+                    for _ in range(_PIPE_BYTES // _READ_BYTES):
+                        if not self._catch_up_once():
+                            break
+                    for event in waiting:
+                        event.set()
+                self._is_reading = False
             # What is in the pipes by now was printed before `stop` was called.
             for key, _ in self._selector.select(0):
                 if isinstance(key.data, _Stream):
                     self._read(key)
         finally:
             self._close()
+            while self._waiting:
+                self._waiting.popleft().set()
+
+    def _catch_up_once(self) -> bool:
+        """Read once whatever is there; whether anything was."""
+        events = self._selector.select(0)
+        for key, _ in events:
+            self._on_ready(key)
+        return bool(events)
+
+    def catch_up(self, timeout: float) -> None:
+        """Wait until the sink has had everything that is in the pipes now. Any thread but the sink's own."""
+        # The order matters: what `select` does not find has been taken by a thread that had said before that it reads.
+        if self._stopping or not (self._poll() or self._is_reading):
+            return
+        if threading.current_thread() is self._thread:
+            return
+        event = threading.Event()
+        self._waiting.append(event)
+        with contextlib.suppress(OSError):
+            os.write(self._wake_w, b"x")
+        event.wait(timeout)
+
+    def _poll(self) -> bool:
+        try:
+            return bool(self._selector.select(0))
+        except (OSError, ValueError, KeyError, RuntimeError):  # it is being closed, or a stream is being added
+            return True
 
     def _on_ready(self, key: selectors.SelectorKey) -> None:
         if isinstance(key.data, _Stream):
@@ -137,6 +180,9 @@ class _Follower:
             self._greet(key.data)
         elif key.fileobj is self._listener:
             self._accept()
+        else:
+            with contextlib.suppress(OSError):
+                os.read(self._wake_r, 4096)
 
     def _accept(self) -> None:
         try:
@@ -175,7 +221,7 @@ class _Follower:
     def _read(self, key: selectors.SelectorKey) -> None:
         stream: _Stream = key.data
         try:
-            data = os.read(key.fd, 1 << 16)
+            data = os.read(key.fd, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -329,6 +375,20 @@ def follow_logs(sink: Sink, *, folder: str | None = None, keep_ray_output: bool 
         _follower = _Follower(sink, folder=folder, keep_ray_output=keep_ray_output)
         _follower.take_ray_channel()
         return _follower.address
+
+
+def catch_up(timeout: float = 0.5) -> None:
+    """Wait until everything that containers on this machine have printed by now has been given to the sink.
+
+    A container's line is in its pipe before the outcome of the call that printed it has left, but this process's thread
+    that reads the pipe may be later than the one that waits for the outcome. One `epoll_wait` when nothing is there.
+
+    Args:
+        timeout: the most to wait, in seconds: a sink that stands still must not stop the program as well.
+    """
+    follower = _follower
+    if follower is not None:
+        follower.catch_up(timeout)
 
 
 def wait_for_end(container_ids: Iterable[str], timeout: float) -> bool:

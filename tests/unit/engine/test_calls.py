@@ -89,6 +89,9 @@ class Link:
     def fetch(self, box: Any, on_done: Callable[[Any], None]) -> None:
         on_done(box)
 
+    def catch_up(self) -> None:
+        pass
+
 
 class Loop:
     """Notes what is reported to the controller; the test decides what comes back."""
