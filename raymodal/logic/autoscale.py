@@ -6,6 +6,7 @@ Pure: reads no clock, starts nothing. `decide` speaks for one function; `admit` 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Load:
         demand: inputs waiting and running, as callers report them.
         starting: containers asked for that are not ready.
         busy: containers that hold work.
-        idle_since: one instant per idle container.
+        idle_since: one instant per idle container, in order.
     """
 
     demand: int
@@ -69,8 +70,8 @@ def needed_for(rules: Rules, demand: int) -> int:
 def decide(rules: Rules, load: Load, now: float) -> Decision:
     """Containers that a function should have now.
 
-    Up at once, also from zero to n. Down only by idle containers, each after `scaledown_window`, never below what is needed; lowering
-    `max_containers` drops idle ones at once. The same snapshot gives the same answer.
+    Up at once, also from zero to n. Down only by idle containers, at the latest a `scaledown_window` after one too many was idle, never below what is
+    needed; lowering `max_containers` drops idle ones at once. The same snapshot gives the same answer. O(log n) in idle containers.
     """
     wanted = needed_for(rules, load.demand)
     limited_by = "demand"
@@ -82,25 +83,30 @@ def decide(rules: Rules, load: Load, now: float) -> Decision:
         wanted, limited_by = low, "min_containers"
     if high is not None and wanted > high:
         wanted, limited_by = high, "max_containers"
-    have = load.containers
+    have, held = load.containers, load.starting + load.busy
     if wanted >= have:
         return Decision(wanted, limited_by)
-    # Compared like `_next_expiry` does: by a difference, rounding could leave a container that no timer looks at again.
-    expired = sum(1 for since in load.idle_since if since + rules.scaledown_window <= now)
-    keep = max(wanted, have - expired)
-    if high is not None and keep > high:
-        keep = max(high, have - len(load.idle_since))
-        return Decision(keep, "max_containers", _next_expiry(rules, load, keep, now))
+    # What is idle and not wanted may go when as many have become idle a window ago. So the window counts from when a container became too many: a buffer
+    # that has been idle for an hour does not go with the first input that ends, to be started again with the next one.
+    # `bisect` adds as `again_at` does: with a difference, rounding could leave a container that no timer looks at again.
+    base = max(wanted, held)
+    expired = bisect_right(load.idle_since, now, key=lambda since: since + rules.scaledown_window)
+    young = len(load.idle_since) - expired
+    keep = base + min(have - base, young)
     if keep > wanted:
-        limited_by = "scaledown_window"
-    return Decision(keep, limited_by, _next_expiry(rules, load, keep, now))
+        limited_by = "scaledown_window" if keep > base else "busy"
+    if high is not None and keep > high:
+        keep, limited_by = max(high, held), "max_containers"
+    return Decision(keep, limited_by, _next_expiry(rules, load, keep, base, young))
 
 
-def _next_expiry(rules: Rules, load: Load, keep: int, now: float) -> float | None:
-    """When the next idle container's window ends, of those that stay when `keep` do: the longest idle go first."""
-    staying = sorted(load.idle_since)[load.containers - keep :]
-    later = [since + rules.scaledown_window for since in staying if since + rules.scaledown_window > now]
-    return min(later) if later else None
+def _next_expiry(rules: Rules, load: Load, keep: int, base: int, young: int) -> float | None:
+    """When the next of the idle containers that stay is one too many, and a window idle: the longest idle go first."""
+    spare = keep - base
+    young = min(young, keep - load.starting - load.busy)
+    if spare <= 0 or young <= 0:
+        return None
+    return load.idle_since[len(load.idle_since) - min(young, spare)] + rules.scaledown_window
 
 
 @dataclass(frozen=True, slots=True)
