@@ -20,9 +20,10 @@ from raymodal.engine.client import AppClient
 from raymodal.engine.protocol import NOT_YET, Gone, Host, OnDone
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events_async
 from raymodal.exception import ClientClosed, InvalidError, NotFoundError
-from raymodal.logic import fleet as fl
+from raymodal.logic import pools as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
-from raymodal.logic.fleet import Fleet, Pool, Status
+from raymodal.logic.fleet import Fleet
+from raymodal.logic.pools import Pool, Status
 from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest, lanes_of
 from raymodal.spec.function import FunctionSpec, spec_env
 from raymodal.wire import Failure
@@ -609,9 +610,9 @@ class ControllerService:
     def _tell_counts(self) -> None:
         if self._driver is None:
             return
-        for tag, pool in self._fleet.pools.items():
+        for tag in self._fleet.touched():
             counts = (0, 0)
-            if not pool.is_asleep:
+            if not self._fleet.pools[tag].is_asleep:
                 stats = self._fleet.stats(tag)
                 counts = (stats.starting, stats.busy + stats.idle)
             if self._counts.get(tag, (0, 0)) != counts:

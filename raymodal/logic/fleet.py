@@ -20,187 +20,31 @@ ran for a dead caller is cancelled. A caller that was only silent is told so whe
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 
-from raymodal.logic.autoscale import Ask, Decision, Load, Room, Rules, admit, decide, needed_for
-
-
-class Status(StrEnum):
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-
-
-# --- commands --------------------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Create a container. `free`: it asks for no CPU and memory, because every holder of room waits for it."""
-
-    container_id: str
-    tag: str
-    free: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Tell a container to finish, run its exit hooks and end. `patient`: what it runs may take its time."""
-
-    container_id: str
-    reason: str
-    patient: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End a container and what runs in it, now. `in_order`: after what it runs was cancelled and its exit hooks have run, if that is soon."""
-
-    container_id: str
-    reason: str
-    in_order: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CancelFor:
-    """Cancel what a container runs for one caller that is gone; it runs others' inputs too."""
-
-    container_id: str
-    client_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    client_id: str
-    tag: str
-    lease_id: int
-    container_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Yield:
-    """Ask a caller to give a lease back at the next bundle boundary."""
-
-    client_id: str
-    tag: str
-    lease_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """Tell a caller that a lease has ended. `gone`: the container is dead; else it drains."""
-
-    client_id: str
-    tag: str
-    lease_id: int
-    gone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """A caller's queued inputs of a function have failed one attempt: no container can be had. `failure` is packed wire.Failure."""
-
-    client_id: str
-    tag: str
-    failure: tuple[object, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Tell the people: `key` once per app."""
-
-    key: str
-    text: str
-
-
-Command = Start | Drain | Kill | CancelFor | Grant | Yield | Revoke | Refuse | Note
-
-
-# --- state -----------------------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Lease:
-    lease_id: int
-    client_id: str
-    container_id: str
-    granted_at: float
-    asked_back: bool = False
-
-
-@dataclass(slots=True)
-class Container:
-    container_id: str
-    tag: str
-    ask: Ask
-    status: Status
-    since: float
-    leases: dict[int, Lease] = field(default_factory=dict)
-    idle_since: float = 0.0
-    pending: bool = False  # started although there is no room: a cluster that can grow shall hear of it
-    retiring: bool = False  # another function waits for its room: no further leases
-    lingers: bool = False  # it drains, and is not told to end yet
-    used: bool = False  # it has run the one input that it is for, or wants none
-
-
-@dataclass(slots=True)
-class Client:
-    """A calling process. `container_id` is set if it is itself a container."""
-
-    client_id: str
-    container_id: str | None
-    seen: float
-    demand: dict[str, int] = field(default_factory=dict)
-    lasting: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Pool:
-    tag: str
-    rules: Rules
-    ask: Ask
-    slots: int = 1
-    runs: int | None = None  # inputs that a container really has under way at once, where others may wait in it
-    max_starts: int = 3  # start failures in a row before callers are told
-    containers: dict[str, Container] = field(default_factory=dict)
-    held: dict[str, dict[int, Lease]] = field(default_factory=dict)  # by client
-    queue: OrderedDict[str, float] = field(default_factory=OrderedDict)  # clients that wait, oldest first
-    ever_ready: bool = False
-    first_ready_at: float = -math.inf
-    failed_starts: int = 0
-    retry_at: float = 0.0
-    decision: Decision | None = None
-    decisions: deque[tuple[float, Decision, Load]] = field(default_factory=lambda: deque(maxlen=32))
-    starved_since: float | None = None
-
-    @property
-    def is_asleep(self) -> bool:
-        """Nobody wants anything of it and it has nothing: a class may leave thousands of such behind, one for each of its objects."""
-        return not (self.containers or self.queue or self.rules.min_containers)
-
-    def demand(self, clients: dict[str, Client]) -> int:
-        """Slots that are worth a container: those in use, and those that callers expect to keep busy for longer than a start takes."""
-        total = 0
-        for client_id, client in clients.items():
-            demand = client.demand.get(self.tag, 0)
-            total += min(demand, max(client.lasting.get(self.tag, demand), len(self.held.get(client_id, ())), 1))
-        return total
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What one function looks like now: inputs wanted, containers by state, leases held."""
-
-    demand: int
-    starting: int
-    busy: int
-    idle: int
-    leases: int
-
+from raymodal.logic.autoscale import Ask, Room, Rules, admit, decide, needed_for
+from raymodal.logic.pools import (
+    CancelFor,
+    Client,
+    Command,
+    Container,
+    Drain,
+    Grant,
+    Kill,
+    Lease,
+    Note,
+    Pool,
+    Refuse,
+    Revoke,
+    Start,
+    Stats,
+    Status,
+    Yield,
+)
 
 START_BACKOFF_S = 0.5
 FEW_CORES = 4
@@ -246,7 +90,17 @@ class Fleet:
         self._own_client_id = own_client_id
         self._next_lease = 0
         self._turn: deque[str] = deque(self.pools)
-        self._again_at: float | None = None
+        # What nothing has happened to is not looked at: an event costs what its own pool costs, however many there are.
+        self._touched: dict[str, None] = dict.fromkeys(self.pools)
+        self._missing: dict[str, int] = {}  # containers wanted and not there, as last decided
+        self._timers: list[tuple[float, str]] = []  # a heap; entries that are not their pool's `again_at` are stale
+        self._again_at: float | None = None  # beside the pools' own
+        self._expire_at = math.inf  # no caller is due before
+        self._pending: dict[str, Container] = {}
+        self._starved: dict[str, None] = {}
+        self._nested: set[str] = set()  # callers that are containers and want something
+        self._has_retiring = False
+        self._looked_at: list[str] = []
         self._stuck_since: dict[str, float] = {}
         self._lapsed: OrderedDict[str, Client] = OrderedDict()  # not heard of; remembered in case they were only silent
         self._noted: set[str] = set()
@@ -255,6 +109,15 @@ class Fleet:
         """One more pool: that of a class's object which is used for the first time."""
         self.pools[pool.tag] = pool
         self._turn.append(pool.tag)
+        self._touched[pool.tag] = None
+
+    def touch(self, tag: str) -> None:
+        """The next `evaluate` looks at this function. For whoever changes its records without an event."""
+        self._touched[tag] = None
+
+    def touched(self) -> list[str]:
+        """What the last `evaluate` looked at, or acted on."""
+        return self._looked_at
 
     # --- events
 
@@ -266,9 +129,26 @@ class Fleet:
         known = self._lapsed.pop(client_id) if client_id in self._lapsed else None
         client = self.clients[client_id] = known or Client(client_id, container_id, now)
         client.seen = now
-        for tag in client.demand:
+        for tag, demand in list(client.demand.items()):
             # It reports only changes, so what it said before still holds.
-            self._queue_or_not(self.pools[tag], client, now)
+            self._wants_of(client, self.pools[tag], demand, client.lasting.get(tag, demand), now)
+
+    def _wants_of(self, client: Client, pool: Pool, demand: int, lasting: int, now: float) -> None:
+        tag, client_id = pool.tag, client.client_id
+        if demand > 0:
+            client.demand[tag] = pool.asked[client_id] = demand
+            client.lasting[tag] = pool.lasting[client_id] = lasting
+            self._expire_at = min(self._expire_at, now + self._ttl)
+        else:
+            for known in (client.demand, client.lasting):
+                known.pop(tag, None)
+            for known in (pool.asked, pool.lasting):
+                known.pop(client_id, None)
+        if client.container_id and client.demand:
+            self._nested.add(client_id)
+        else:
+            self._nested.discard(client_id)
+        self._queue_or_not(pool, client, now)
 
     def set_demand(self, client_id: str, tag: str, demand: int, now: float, lasting: int | None = None) -> None:
         """A caller could use `demand` slots of `tag` in all, those it holds included.
@@ -277,14 +157,7 @@ class Fleet:
             lasting: of these, the ones that will still have work when a container that starts now is ready; all of them if not said.
         """
         self.client_seen(client_id, now)
-        client = self.clients[client_id]
-        pool = self.pools[tag]
-        if demand > 0:
-            client.demand[tag] = demand
-            client.lasting[tag] = demand if lasting is None else lasting
-        else:
-            client.demand.pop(tag, None)
-        self._queue_or_not(pool, client, now)
+        self._wants_of(self.clients[client_id], self.pools[tag], demand, demand if lasting is None else lasting, now)
 
     def released(self, client_id: str, lease_id: int, idle_s: float, now: float, *, used_up: bool = False) -> None:
         """A caller gives a lease back; its container has been idle for `idle_s`. `used_up`: nobody else is to have it."""
@@ -302,7 +175,8 @@ class Fleet:
         if container is None or container.status is not Status.STARTING:
             return
         container.status = Status.READY
-        container.pending = False
+        self._settle(container)
+        self.touch(container.tag)
         container.since = container.idle_since = now
         pool = self.pools[container.tag]
         if not pool.ever_ready:
@@ -363,8 +237,12 @@ class Fleet:
         client = self.clients.pop(client_id, None)
         if client is None:
             return []
-        for pool in self.pools.values():
-            pool.queue.pop(client_id, None)
+        self._nested.discard(client_id)
+        for tag in client.demand:
+            pool = self.pools[tag]
+            self.touch(tag)
+            for known in (pool.asked, pool.lasting, pool.queue):
+                known.pop(client_id, None)
         commands: list[Command] = []
         held_in: dict[str, None] = {}
         for lease in [held for held in self.leases.values() if held.client_id == client_id]:
@@ -386,6 +264,8 @@ class Fleet:
     def retire(self, container_id: str, reason: str, now: float, *, is_quiet: bool = True) -> list[Command]:
         """A container asks to end: it takes no more, and what it runs may end by itself. Until `is_quiet` it is left alone."""
         container = self.containers.get(container_id)
+        if container is not None:
+            self.touch(container.tag)
         if container is not None and container.status is Status.STARTING:
             container.used = True  # it ends as soon as it is ready
         if container is not None and container.lingers and is_quiet:
@@ -412,6 +292,7 @@ class Fleet:
         """Merge changes into a function's live rules, whole or not at all."""
         pool = self.pools[tag]
         pool.rules = replace(pool.rules, **changes)  # type: ignore[arg-type]
+        self.touch(tag)
         return pool.rules
 
     # --- the step after every event
@@ -423,81 +304,111 @@ class Fleet:
             return commands
         self._again_at = None
         commands += self._expire(now)
-        if not any(pool.queue and self.unmet(pool.tag) and not self._live(pool) for pool in self.pools.values()):
+        if self._has_retiring and not any(
+            pool.queue and pool.unmet() and not pool.live() for pool in self.pools.values()
+        ):
+            self._has_retiring = False  # nobody needs a turn any more
             for container in self.containers.values():
-                container.retiring = False  # nobody needs a turn any more
-        missing: dict[str, int] = {}
-        for pool in self.pools.values():
-            if pool.is_asleep:
-                pool.decision = None
-                continue
-            commands += self._end_used(pool, now)
-            commands += self._grant(pool, now)
-            commands += self._ask_back(pool)
-            commands += self._level(pool)
-            load = self._load(pool)
-            decision = decide(pool.rules, load, now)
-            if pool.decision is None or (decision.target, decision.limited_by) != (
-                pool.decision.target,
-                pool.decision.limited_by,
-            ):
-                pool.decisions.append((now, decision, load))
-            pool.decision = decision
-            self._look_again(decision.again_at)
-            if decision.target > load.containers:
-                if pool.retry_at > now:
-                    self._look_again(pool.retry_at)
-                else:
-                    missing[pool.tag] = decision.target - load.containers
-                    if pool.failed_starts:
-                        # After a failure one container at a time, until one is ready.
-                        missing[pool.tag] = 0 if load.starting else 1
-                    elif self.cores <= FEW_CORES and self._first_alone_s and now < pool.first_ready_at + SHOWS_S:
-                        # Callers are about to learn how long an input takes, and with it how many containers are worth a start.
-                        missing[pool.tag] = 0
-                        self._look_again(pool.first_ready_at + SHOWS_S)
-                    elif not pool.ever_ready and self.cores <= FEW_CORES and self._first_alone_s:
-                        # The first container has the cores to itself for a moment: it may well do all there is to do.
-                        missing[pool.tag] = self._first_alone(pool, missing[pool.tag], now)
-            elif decision.target < load.containers:
-                commands += self._shrink(pool, load.containers - decision.target, now)
-            if not load.demand:
-                commands += self._withdraw(pool, load.containers - pool.rules.min_containers, now)
-            if pool.tag in missing and pool.rules.max_containers:
-                # Those that drain are still there.
-                missing[pool.tag] = min(missing[pool.tag], pool.rules.max_containers - len(pool.containers))
-        commands += self._place(missing, now)
-        for pool in self.pools.values():
-            if pool.runs is not None:
-                commands += self._grant(pool, now)  # there may turn out to be no room for another one
+                if container.retiring:
+                    container.retiring = False
+                    self.touch(container.tag)
+        while self._timers and self._timers[0][0] <= now:
+            at, tag = heapq.heappop(self._timers)
+            if self.pools[tag].again_at == at:
+                self.touch(tag)
+        # What waits for room may have it now, whoever has given it back.
+        looked = self._touched | dict.fromkeys(self._missing)
+        self._touched = {}
+        for tag in looked:
+            commands += self._look_at(self.pools[tag], now)
+        commands += self._place(now)
+        for tag in looked | self._touched:
+            if self.pools[tag].runs is not None:
+                commands += self._grant(self.pools[tag], now)  # there may turn out to be no room for another one
         commands += self._find_cycles(now)
+        self._looked_at = list(looked | self._touched)
         return commands
 
-    def _first_alone(self, pool: Pool, missing: int, now: float) -> int:
+    def _look_at(self, pool: Pool, now: float) -> list[Command]:
+        """One function: its slots, and how many containers it should have."""
+        commands: list[Command] = []
+        self._missing.pop(pool.tag, None)
+        timers: list[float] = []
+        if pool.is_asleep:
+            pool.decision = pool.again_at = None
+            return commands
+        commands += self._end_used(pool, now)
+        commands += self._grant(pool, now)
+        commands += self._ask_back(pool)
+        commands += self._level(pool)
+        load = pool.load()
+        decision = decide(pool.rules, load, now)
+        if pool.decision is None or (decision.target, decision.limited_by) != (
+            pool.decision.target,
+            pool.decision.limited_by,
+        ):
+            pool.decisions.append((now, decision, load))
+        pool.decision = decision
+        if decision.again_at is not None:
+            timers.append(decision.again_at)
+        if decision.target > load.containers:
+            missing = decision.target - load.containers
+            if pool.retry_at > now:
+                timers.append(pool.retry_at)
+                missing = 0
+            elif pool.failed_starts:
+                # After a failure one container at a time, until one is ready.
+                missing = 0 if load.starting else 1
+            elif self.cores <= FEW_CORES and self._first_alone_s and now < pool.first_ready_at + SHOWS_S:
+                # Callers are about to learn how long an input takes, and with it how many containers are worth a start.
+                timers.append(pool.first_ready_at + SHOWS_S)
+                missing = 0
+            elif not pool.ever_ready and self.cores <= FEW_CORES and self._first_alone_s:
+                # The first container has the cores to itself for a moment: it may well do all there is to do.
+                missing = self._first_alone(pool, missing, timers, now)
+            if pool.rules.max_containers:
+                # Those that drain are still there.
+                missing = min(missing, pool.rules.max_containers - len(pool.containers))
+            if missing > 0:
+                self._missing[pool.tag] = missing
+        elif decision.target < load.containers:
+            commands += self._shrink(pool, load.containers - decision.target, now)
+        if not load.demand:
+            commands += self._withdraw(pool, load.containers - pool.rules.min_containers, now)
+        at = min(timers, default=None)
+        if at != pool.again_at:
+            pool.again_at = at
+            if at is not None:
+                heapq.heappush(self._timers, (at, pool.tag))
+        return commands
+
+    def _first_alone(self, pool: Pool, missing: int, timers: list[float], now: float) -> int:
         starting = [c.since for c in pool.containers.values() if c.status is Status.STARTING and not c.pending]
         if not starting:
             return 1 if missing else 0
         if now - min(starting) >= self._first_alone_s:
             return missing
-        self._look_again(min(starting) + self._first_alone_s)
+        timers.append(min(starting) + self._first_alone_s)
         return 0
 
     @property
     def again_at(self) -> float | None:
         """When `evaluate` must run again if no event comes before."""
-        return self._again_at
+        if len(self._timers) > 4 * len(self.pools) + 64:
+            self._timers = [(pool.again_at, tag) for tag, pool in self.pools.items() if pool.again_at is not None]
+            heapq.heapify(self._timers)
+        while self._timers and self.pools[self._timers[0][1]].again_at != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        first = self._timers[0][0] if self._timers else math.inf
+        first = min(first, math.inf if self._again_at is None else self._again_at)
+        return None if first == math.inf else first
 
     def stats(self, tag: str) -> Stats:
-        pool = self.pools[tag]
-        load = self._load(pool)
-        return Stats(
-            load.demand, load.starting, load.busy, len(load.idle_since), sum(len(h) for h in pool.held.values())
-        )
+        return self.pools[tag].stats()
 
     def unmet(self, tag: str) -> int:
         """Slots that callers could use and do not have."""
-        pool = self.pools[tag]
-        return sum(max(0, c.demand.get(tag, 0) - len(pool.held.get(c.client_id, ()))) for c in self.clients.values())
+        return self.pools[tag].unmet()
 
     # --- inside
 
@@ -505,20 +416,8 @@ class Fleet:
         if at is not None and (self._again_at is None or at < self._again_at):
             self._again_at = at
 
-    def _load(self, pool: Pool) -> Load:
-        starting = busy = 0
-        idle: list[float] = []
-        for container in pool.containers.values():
-            if container.status is Status.STARTING:
-                starting += 1
-            elif container.status is Status.READY:
-                if container.leases:
-                    busy += 1
-                else:
-                    idle.append(container.idle_since)
-        return Load(pool.demand(self.clients), starting, busy, tuple(sorted(idle)))
-
     def _queue_or_not(self, pool: Pool, client: Client, now: float) -> None:
+        self.touch(pool.tag)
         held = len(pool.held.get(client.client_id, ()))
         if client.demand.get(pool.tag, 0) > held:
             if client.client_id not in pool.queue:
@@ -566,7 +465,7 @@ class Fleet:
 
     def _is_growing(self, pool: Pool, now: float) -> bool:
         """Another container is on its way: nothing need wait inside one that is busy."""
-        load = self._load(pool)
+        load = pool.load()
         starting = any(c.status is Status.STARTING and not c.pending for c in pool.containers.values())
         return starting or (pool.starved_since is None and decide(pool.rules, load, now).target > load.containers)
 
@@ -644,24 +543,31 @@ class Fleet:
 
     def free_room(self) -> Room:
         """What the cluster has left beside our own containers."""
-        room = replace(self.room, starts=max(self.cores, 1))
+        cpus, memory, gpus, starts = self.room.cpus, self.room.memory, self.room.gpus, max(self.cores, 1)
         for container in self.containers.values():
             if not container.pending:
-                starting = container.status is Status.STARTING
-                room = replace(room.less(container.ask), starts=room.starts - starting)
-        return room
+                ask = container.ask
+                cpus -= ask.cpus
+                memory -= ask.memory
+                gpus -= ask.gpus
+                if container.status is Status.STARTING:
+                    starts -= 1
+        return Room(cpus, memory, gpus, starts, self.room.can_grow)
 
-    def _place(self, missing: dict[str, int], now: float) -> list[Command]:
-        room = self.free_room()
-        for container in self.containers.values():
-            if container.pending and room.holds(container.ask):
-                # The cluster has grown, or something has ended: it is being placed now.
-                container.pending = False
-                room = room.less(container.ask)
-        pending = {c.tag for c in self.containers.values() if c.pending}
-        # One pending actor of each shape is enough to tell the cluster.
-        wants = {tag: n for tag, n in missing.items() if n > 0 and tag not in pending}
+    def _place(self, now: float) -> list[Command]:
+        """Start what fits of what is missing; where something waits, see to it that room is made."""
         commands: list[Command] = []
+        if not self._missing and not self._pending and not self._starved:
+            return commands
+        room = self.free_room()
+        for container in list(self._pending.values()):
+            if room.holds(container.ask):
+                # The cluster has grown, or something has ended: it is being placed now.
+                self._settle(container)
+                room = room.less(container.ask)
+        # One pending actor of each shape is enough to tell the cluster.
+        pending = {c.tag for c in self._pending.values()}
+        wants = {tag: n for tag, n in self._missing.items() if tag not in pending}
         needy = {tag: n for tag, n in wants.items() if self.unmet(tag)}
         waiting, room = self._admit(needy, room, commands, now)
         # Buffers and minimums must not take what is being freed for somebody's inputs, if that can ever be enough.
@@ -669,11 +575,16 @@ class Fleet:
             more, room = self._admit({tag: n for tag, n in wants.items() if tag not in needy}, room, commands, now)
             waiting += more
         waiting += [tag for tag in pending if tag not in waiting]
-        for pool in self.pools.values():
-            if pool.tag not in waiting:
-                pool.starved_since = None
-            elif pool.starved_since is None:
-                pool.starved_since = now
+        for tag in list(self._starved):
+            if tag not in waiting:
+                del self._starved[tag]
+                self.pools[tag].starved_since = None
+                self.touch(tag)
+        for tag in waiting:
+            if tag not in self._starved:
+                self._starved[tag] = None
+                self.pools[tag].starved_since = now
+                self.touch(tag)
         if not waiting:
             return commands
         self._look_again(now + 0.5)
@@ -684,7 +595,10 @@ class Fleet:
 
     def _admit(self, wants: dict[str, int], room: Room, commands: list[Command], now: float) -> tuple[list[str], Room]:
         """Start what fits, in turn; returns who waits, and what is left."""
-        starts, waiting = admit(wants, {tag: self.pools[tag].ask for tag in wants}, room, list(self._turn))
+        if not wants:
+            return [], room
+        turn = [tag for tag in self._turn if tag in wants]
+        starts, waiting = admit(wants, {tag: self.pools[tag].ask for tag in wants}, room, turn)
         for tag in starts:
             ask = self.pools[tag].ask
             fits = room.holds(ask)
@@ -700,11 +614,15 @@ class Fleet:
         container = Container(container_id, tag, ask, Status.STARTING, now, pending=pending)
         self.containers[container_id] = container
         self.pools[tag].containers[container_id] = container
+        if pending:
+            self._pending[container_id] = container
+        self.touch(tag)
         return Start(container_id, tag, free)
 
-    def _live(self, pool: Pool) -> int:
-        """Containers that have room or are getting it, and keep it."""
-        return sum(1 for c in pool.containers.values() if c.status is not Status.DRAINING and not c.pending)
+    def _settle(self, container: Container) -> None:
+        """It has room, or is no more."""
+        container.pending = False
+        self._pending.pop(container.container_id, None)
 
     def _reclaim(self, waiting: list[str], commands: list[Command], now: float) -> bool:
         """Drain the longest idle container above its function's minimum, if that can help someone who waits; True if room is on its way."""
@@ -721,11 +639,11 @@ class Fleet:
             if c.status is Status.READY
             and not c.leases
             and (c.retiring or c.tag not in needy)
-            and self._live(pool)
+            and pool.live()
             > (
                 pool.rules.min_containers
                 if inputs
-                else max(pool.rules.min_containers, needed_for(pool.rules, pool.demand(self.clients)))
+                else max(pool.rules.min_containers, needed_for(pool.rules, pool.demand()))
             )
         ]
         room = self.free_room()
@@ -742,6 +660,7 @@ class Fleet:
                 oldest = min(helpful, key=lambda c: c.idle_since)
                 oldest.status = Status.DRAINING
                 oldest.since = now
+                self.touch(oldest.tag)
                 commands.append(Drain(oldest.container_id, "another function waits for its room"))
                 return True
         return False
@@ -776,7 +695,7 @@ class Fleet:
                 continue
             if any(c.status is Status.READY and c.container_id not in waiters for c in pool.containers.values()):
                 continue
-            if pool.decision is not None and self._load(pool).containers >= pool.decision.target:
+            if pool.decision is not None and pool.load().containers >= pool.decision.target:
                 commands += self._withdraw(pool, 1, now)  # this one takes its place
             commands.append(self._start(tag, ask, now, free=True))
             if holders and "free" not in self._noted:
@@ -793,12 +712,12 @@ class Fleet:
 
     def _give_turn(self, waiting: list[str], now: float) -> list[Command]:
         """A function without any container gets the room of one that has worked for a while, once that is through with what it runs."""
-        if any(c.retiring for c in self.containers.values()):
+        if self._has_retiring and any(c.retiring for c in self.containers.values()):
             return []
         waiters, room = self._waiters(), self.free_room()
         for tag in waiting:
             pool = self.pools[tag]
-            if not self.unmet(tag) or self._live(pool) or pool.starved_since is None:
+            if not self.unmet(tag) or pool.live() or pool.starved_since is None:
                 continue
             donors = [
                 c
@@ -806,7 +725,7 @@ class Fleet:
                 if c.status is Status.READY
                 and c.leases
                 and c.container_id not in waiters
-                and self._live(self.pools[c.tag]) > self.pools[c.tag].rules.min_containers
+                and self.pools[c.tag].live() > self.pools[c.tag].rules.min_containers
                 and _helps(c.ask, pool.ask, room)
                 and Room(room.cpus + c.ask.cpus, room.memory + c.ask.memory, room.gpus + c.ask.gpus, 1).holds(pool.ask)
             ]
@@ -815,8 +734,9 @@ class Fleet:
                 for donor in donors:
                     self._look_again(max(donor.since + TURN_S, pool.starved_since + STARVED_S))
                 continue
-            donor = min(due, key=lambda c: (-self._live(self.pools[c.tag]), c.since))
-            donor.retiring = True
+            donor = min(due, key=lambda c: (-self.pools[c.tag].live(), c.since))
+            donor.retiring = self._has_retiring = True
+            self.touch(donor.tag)
             self._turn.remove(tag)
             self._turn.appendleft(tag)
             commands: list[Command] = []
@@ -829,6 +749,9 @@ class Fleet:
 
     def _find_cycles(self, now: float) -> list[Command]:
         """Name a cycle of waits on max_containers: pools that cannot grow and whose containers wait only on such pools."""
+        if not self._nested:
+            self._stuck_since.clear()
+            return []
         stuck = {
             p.tag
             for p in self.pools.values()
@@ -878,6 +801,11 @@ class Fleet:
 
     def _expire(self, now: float) -> list[Command]:
         commands: list[Command] = []
+        if now < self._expire_at:
+            if self._expire_at < math.inf:
+                self._look_again(self._expire_at)
+            return commands
+        self._expire_at = math.inf
         holders = {lease.client_id for lease in self.leases.values()}
         for client in list(self.clients.values()):
             if client.container_id in self.containers:
@@ -887,6 +815,7 @@ class Fleet:
             matters = bool(client.demand) or client.client_id in holders
             if client.seen + self._ttl > now:
                 if matters:
+                    self._expire_at = min(self._expire_at, client.seen + self._ttl)
                     self._look_again(client.seen + self._ttl)
                 continue
             leases = [lease for lease in self.leases.values() if lease.client_id == client.client_id]
@@ -910,6 +839,7 @@ class Fleet:
         container = self.containers.get(lease.container_id)
         if container is None:
             return
+        self.touch(container.tag)
         container.leases.pop(lease.lease_id, None)
         container.idle_since = max(container.idle_since, idle_since)
         held = self.pools[container.tag].held.get(lease.client_id)
@@ -920,6 +850,8 @@ class Fleet:
 
     def _forget(self, container: Container, now: float) -> list[Command]:
         pool = self.pools[container.tag]
+        self.touch(pool.tag)
+        self._settle(container)
         commands: list[Command] = []
         for lease in list(container.leases.values()):
             self._end_lease(lease, now)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from raymodal.logic.autoscale import Ask, Room, Rules
-from raymodal.logic.fleet import Command, Drain, Fleet, Grant, Kill, Note, Pool, Refuse, Revoke, Start, Status, Yield
+from raymodal.logic.fleet import Fleet
+from raymodal.logic.pools import Command, Drain, Grant, Kill, Note, Pool, Refuse, Revoke, Start, Status, Yield
 
 FAILURE = ("start", None, "it broke", "", None, "")
 
@@ -58,6 +59,9 @@ class World:
         self.check(commands)
         again = self.fleet.evaluate(self.now)
         assert again == [], (commands, again)
+        for tag in self.fleet.pools:
+            self.fleet.touch(tag)
+        assert self.fleet.evaluate(self.now) == [], "what nothing has happened to need not be looked at"
         self.carry_out(commands)
         return commands
 

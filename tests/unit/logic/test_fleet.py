@@ -14,24 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from raymodal.logic.autoscale import Ask, Room, Rules
-from raymodal.logic.fleet import (
-    CYCLE_AFTER_S,
-    FIRST_ALONE_S,
-    RESCUE_AFTER_GROWING_S,
-    STARVED_S,
-    TURN_S,
-    CancelFor,
-    Drain,
-    Fleet,
-    Grant,
-    Kill,
-    Pool,
-    Refuse,
-    Revoke,
-    Start,
-    Status,
-    Yield,
-)
+from raymodal.logic.fleet import CYCLE_AFTER_S, FIRST_ALONE_S, RESCUE_AFTER_GROWING_S, STARVED_S, TURN_S, Fleet
+from raymodal.logic.pools import CancelFor, Drain, Grant, Kill, Pool, Refuse, Revoke, Start, Status, Yield
 
 # Beside this file; under pytest's importlib mode tests are no packages.
 _spec = importlib.util.spec_from_file_location("fleet_world", Path(__file__).with_name("fleet_world.py"))
