@@ -38,6 +38,7 @@ WARNINGS: dict[str, str] = {
     "image.steps": "Images are not built yet: the function runs in the Python environment of the node. Way out: install the "
     "packages there before the run. `Image.env` is honoured.",
     "image.python_version": "The image asks for another Python than this one; functions run on the node's Python.",
+    "limits": "Calls wait until some have ended; so does `.spawn_map`. Way out: `.map`, which keeps fewer inputs under way by itself, more containers, or the setting.",
     "web": "Web functions come with a later milestone: `run` does not serve them and no URL exists.",
     "clustered": "Clusters of containers come with a later milestone.",
     "server": "Servers come with a later milestone: `run` does not start them.",

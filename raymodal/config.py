@@ -41,6 +41,10 @@ class Settings:
     warm_memory_mib: int = 200  # at most so much memory of a node for them
     read_only_arrays: bool = False  # large arrays arrive read-only and without a copy
     max_outstanding: int = 1000  # inputs of one map reported as demand; Modal's figure
+    max_pending: int = 2_000  # see `logic.limits.Limits`; Modal's figures
+    max_total: int = 25_000
+    max_spawned: int = 1_000_000
+    limit_wait_s: float = 60.0
     stop_grace_s: float = 2.0  # at a normal end of a run, spawned calls that still run may take this long
     linger_s: float = 1.0  # how long an idle lease is kept, so that back-to-back calls are one hop
     lease_ttl_s: float = 10.0

@@ -566,6 +566,13 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     # -- running it here
 
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Always raises: a call says where it runs, `f.remote()` or `f.local()`. So does the builtin `map(f, xs)`."""
+        raise TypeError(
+            f"'{type(self).__name__.lstrip('_')}' object is not callable: {self.tag!r} runs in containers, so write .remote(...) for one call, "
+            ".map([...]) for many (instead of the builtin map), or .local(...) to run it here"
+        )
+
     def local(self, *args: P.args, **kwargs: P.kwargs) -> OriginalReturnType:
         """Call the function itself, in this thread; works without a running app.
 

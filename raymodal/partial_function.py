@@ -290,6 +290,8 @@ def check_concurrency(max_inputs: int | None, target_inputs: int | float | None)
     """
     if target_inputs is not None and not isinstance(target_inputs, int):
         raise InvalidError(f"target_inputs={target_inputs!r} must be an integer")
+    if target_inputs is not None and target_inputs < 0:
+        raise InvalidError(f"target_inputs={target_inputs} is negative")
     if max_inputs is not None and target_inputs is not None and target_inputs > max_inputs:
         raise InvalidError(f"target_inputs={target_inputs} is greater than max_inputs={max_inputs}")
     return max_inputs, target_inputs

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from raymodal import wire
 from raymodal._dual import io_loop
+from raymodal._warn import WARNINGS, warn_once
 from raymodal.engine.channel import Channel
 from raymodal.engine.protocol import Gone, Link, OnDone
-from raymodal.exception import ClientClosed, ExecutionError, InternalError, InternalFailure
+from raymodal.exception import ClientClosed, ExecutionError, InternalError, InternalFailure, ResourceExhaustedError
+from raymodal.logic.limits import Patience
 from raymodal.plan.pool import ClientOptions, FunctionFacts, PoolRequest
 
 if TYPE_CHECKING:
@@ -190,6 +192,8 @@ class PoolClient(Callee):
         self._will_look = False
         self._seq = 0
         self.is_prompt = True  # the last single call was a matter of milliseconds
+        self._calls = 0  # single calls that wait or run, but for those that had a slot at once
+        self._calls_ended = 0
 
     # --- slots
 
@@ -274,6 +278,39 @@ class PoolClient(Callee):
                 slot.asked_back = True
                 self._drop_if_free(slot)
         return bool(self._free)
+
+    # --- limits
+
+    def admission(self) -> Iterator[float]:
+        """Before one more single call queues here: seconds to wait, again and again while a limit is reached. `call_ended` must follow.
+
+        Raises:
+            ResourceExhaustedError: it has waited long enough, and nothing ended meanwhile.
+        """
+        limits = self.app.limits
+        patience: Patience | None = None
+        while True:
+            with self._lock:
+                reached = limits.reached(self._calls, len(self._slots) - len(self._free))
+                if reached is None:
+                    self._calls += 1
+                    return
+            now = _monotonic()
+            if patience is None:
+                patience = Patience(limits, self._calls_ended, now)
+            wait_s = patience.next(self._calls_ended, now)
+            if wait_s is None:
+                raise ResourceExhaustedError(
+                    f"Function {self.tag!r}: {reached}, and none has ended for {limits.wait_s:g} s (RAYMODAL_LIMIT_WAIT_S). "
+                    "Call it less often at a time or with `.map`, which waits by itself; let it have more containers; or raise the limit."
+                )
+            warn_once("limits", f"Function {self.tag!r}: {reached}. {WARNINGS['limits']}", stacklevel=5)
+            yield wait_s
+
+    def call_ended(self) -> None:
+        with self._lock:
+            self._calls -= 1
+            self._calls_ended += 1
 
     # --- demand
 
@@ -441,6 +478,7 @@ class AppClient:
         self.container_id = container_id
         self.max_outstanding = options.max_outstanding
         self.max_losses = options.max_losses
+        self.limits = options.limits
         self.calls = CallsClient(self)
         self.early: dict[int, str] = {}
         self.stopped: BaseException | None = None

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from raymodal import wire
+from raymodal._warn import WARNINGS, warn_once
 from raymodal.engine.client import Callee
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events, take_events_async
 from raymodal.engine.sources import Source
+from raymodal.exception import ResourceExhaustedError
 from raymodal.wire import Big, Failure
 
 DRAW_S = 0.005  # drawing inputs yields to other work after this long
 SPAWN_CHUNK = 512
+SPAWN_WAIT_S = 5.0
 
 
 class _Outputs:
@@ -216,27 +219,43 @@ async def _encoded_calls(
         await source.aclose()
 
 
+async def _when_there_is_room(ask: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Spawn a chunk; at the limit wait for as long as it takes, as Modal's client does."""
+    wait_s = 0.05
+    while True:
+        try:
+            return await ask(*args)
+        except ResourceExhaustedError as error:
+            warn_once("limits", f"{str(error).split('. ')[0]}. {WARNINGS['limits']}", stacklevel=6)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, SPAWN_WAIT_S)
+
+
 async def spawn_each(callee: Callee, inputs: Any, kwargs: dict[str, Any]) -> list[str]:
     ids: list[str] = []
     async for chunk in _encoded_calls(callee, inputs, kwargs):
-        ids += await callee.pool.ask("spawn_each", chunk, callee.method)
+        ids += await _when_there_is_room(callee.pool.ask, "spawn_each", chunk, callee.method)
     return ids
 
 
 async def spawn_many(callee: Callee, inputs: Any, kwargs: dict[str, Any]) -> tuple[str, int]:
     app = callee.pool.app
+
+    async def more(call_id: str, chunk: list[Any]) -> None:
+        await app.on_loop(app.link.controller("spawn_more", call_id, chunk))
+
     call_id: str | None = None
     count = 0
     try:
         async for chunk in _encoded_calls(callee, inputs, kwargs):
             if call_id is None:
-                call_id = await callee.pool.ask("spawn", chunk, False, callee.method)
+                call_id = await _when_there_is_room(callee.pool.ask, "spawn", chunk, False, callee.method)
             else:
-                await app.on_loop(app.link.controller("spawn_more", call_id, chunk))
+                await _when_there_is_room(more, call_id, chunk)
             count += len(chunk)
     finally:
         if call_id is not None:
-            await app.on_loop(app.link.controller("spawn_more", call_id, []))
+            await more(call_id, [])
     if call_id is None:
         call_id = await callee.pool.ask("spawn", [], True, callee.method)
     return call_id, count

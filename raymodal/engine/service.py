@@ -10,7 +10,7 @@ import asyncio
 import pickle
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,7 @@ from raymodal import wire
 from raymodal.engine.client import AppClient
 from raymodal.engine.protocol import NOT_YET, Gone, Host, OnDone
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events_async
-from raymodal.exception import ClientClosed, InvalidError, NotFoundError
+from raymodal.exception import ClientClosed, InvalidError, NotFoundError, ResourceExhaustedError
 from raymodal.logic import pools as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
 from raymodal.logic.fleet import Fleet
@@ -153,6 +153,8 @@ class ControllerService:
         self._callers: dict[str, _Caller] = {}
         self._live: dict[str, _Live] = {}
         self._calls: dict[str, _SpawnedCall] = {}
+        self._open_inputs: Counter[str] = Counter()  # spawned, without an outcome, by function
+        self._limits = options.limits
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._room_at = -1e9
@@ -342,13 +344,19 @@ class ControllerService:
     # --- spawned calls
 
     async def spawn(self, tag: str, items: list[tuple[str, bytes, list[Any]]], complete: bool, method: str) -> str:
-        """Accept inputs as a new call; it runs whether or not anybody asks for its outcome."""
+        """Accept inputs as a new call; it runs whether or not anybody asks for its outcome.
+
+        Raises:
+            ResourceExhaustedError: too many wait already. None of these was accepted.
+        """
+        self._check_room(tag, len(items))
         call = self._new_call(tag, method)
         self._add(call, items, complete)
         return call.call_id
 
     async def spawn_each(self, tag: str, items: list[tuple[str, bytes, list[Any]]], method: str) -> list[str]:
-        """One call per input."""
+        """One call per input. Raises as `spawn` does."""
+        self._check_room(tag, len(items))
         ids = []
         for item in items:
             call = self._new_call(tag, method)
@@ -357,8 +365,17 @@ class ControllerService:
         return ids
 
     async def spawn_more(self, call_id: str, items: list[tuple[str, bytes, list[Any]]]) -> None:
-        """More inputs for a call; none means that it is complete."""
-        self._add(self._call(call_id), items, not items)
+        """More inputs for a call; none means that it is complete. Raises as `spawn` does."""
+        call = self._call(call_id)
+        self._check_room(call.tag, len(items))
+        self._add(call, items, not items)
+
+    def _check_room(self, tag: str, more: int) -> None:
+        reached = self._limits.spawned_reached(self._open_inputs[tag], more)
+        if reached is not None:
+            raise ResourceExhaustedError(
+                f"Function {tag!r}: {reached}. Wait until some have ended, spawn fewer, or raise the limit."
+            )
 
     async def get_call(self, call_id: str, index: int, wait_s: float) -> Any:
         """Outcome of one input as (kind, data), or None if there is none after `wait_s`."""
@@ -421,6 +438,7 @@ class ControllerService:
         if call.run.ledger.closed:
             return
         if items:
+            self._open_inputs[call.tag] += len(items)
             call.run.add([Encoded(blob, held or None) for _, blob, held in items])
         if complete:
             call.run.ledger.close()
@@ -456,13 +474,16 @@ class ControllerService:
             call.notify()
 
     def _end_all(self, call: _SpawnedCall, failure: Failure) -> None:
+        known = len(call.outcomes)
         for index in range(call.run.ledger.known):
             call.outcomes.setdefault(index, ("failure", failure.pack()))
+        self._open_inputs[call.tag] -= len(call.outcomes) - known
         call.complete = True
 
     def _collect(self, call: _SpawnedCall) -> None:
         while call.run.delivered:
             index, outcome, _ = call.run.delivered.popleft()
+            self._open_inputs[call.tag] -= index not in call.outcomes
             call.outcomes[index] = outcome
         call.notify()
 

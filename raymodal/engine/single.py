@@ -165,16 +165,21 @@ class OneCall:
         self._pool.give_back(slot)
 
     def _slowly(self, lost: Gone | None, failure: Failure | None) -> Any:
-        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        run = self._run(inbox.put, lost, failure)
+        for wait_s in self._pool.admission():
+            time.sleep(wait_s)
         try:
-            run.send_all()
-            while not run.delivered:
-                take_events(run, inbox)
+            inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            run = self._run(inbox.put, lost, failure)
+            try:
                 run.send_all()
-            return self._value(run)
+                while not run.delivered:
+                    take_events(run, inbox)
+                    run.send_all()
+                return self._value(run)
+            finally:
+                run.close()
         finally:
-            run.close()
+            self._pool.call_ended()
 
     def _run(self, post: Callable[[Any], None], lost: Gone | None, failure: Failure | None) -> Run:
         run = Run(self._pool, self.call_id, post, kind=wire.EACH_CALL, method=self._method)
@@ -248,16 +253,21 @@ class OneCall:
         raise wire.decode_failure(failure)
 
     async def _slowly_async(self, lost: Gone | None, failure: Failure | None) -> Any:
-        inbox = AsyncInbox()
-        run = self._run(inbox.put, lost, failure)
+        for wait_s in self._pool.admission():
+            await asyncio.sleep(wait_s)
         try:
-            run.send_all()
-            while not run.delivered:
-                await take_events_async(run, inbox)
+            inbox = AsyncInbox()
+            run = self._run(inbox.put, lost, failure)
+            try:
                 run.send_all()
-            return self._value(run)
+                while not run.delivered:
+                    await take_events_async(run, inbox)
+                    run.send_all()
+                return self._value(run)
+            finally:
+                run.close()
         finally:
-            run.close()
+            self._pool.call_ended()
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

@@ -7,6 +7,7 @@ grows while they are fast and falls to one when they are slow. Items that are re
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import queue
 import time
@@ -183,6 +184,7 @@ class _Stream:
         if self._closed:
             return
         self._closed = True
+        self.pool.call_ended()
         self._run.close()
         slot = self.slot
         if slot is None:
@@ -214,10 +216,20 @@ class _Stream:
         pool.app.later(CLOSE_S, press)
 
 
+def _counted(callee: Callee, make: Callable[[], _Stream]) -> _Stream:
+    try:
+        return make()
+    except BaseException:
+        callee.pool.call_ended()
+        raise
+
+
 def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
     """Iterate a remote generator in the calling thread. Nothing runs before the first `next`."""
+    for wait_s in callee.pool.admission():
+        time.sleep(wait_s)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    stream = _Stream(callee, args, kwargs, inbox.put)
+    stream = _counted(callee, lambda: _Stream(callee, args, kwargs, inbox.put))
     close = stream.close
     try:
         stream.begin()
@@ -244,8 +256,10 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
     """The same on the caller's loop."""
+    for wait_s in callee.pool.admission():
+        await asyncio.sleep(wait_s)
     inbox = AsyncInbox()
-    stream = _Stream(callee, args, kwargs, inbox.put)
+    stream = _counted(callee, lambda: _Stream(callee, args, kwargs, inbox.put))
     try:
         stream.begin()
         while True:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raymodal.logic.limits import Limits
 from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import BatchSpec, FunctionSpec
 
@@ -86,6 +87,7 @@ class ClientOptions:
     linger_s: float = 1.0
     max_outstanding: int = 1000
     max_losses: int = 3
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from raymodal.engine.service import ControllerService, PoolSetup, rules_of
 from raymodal.engine.store import StoreCore
 from raymodal.exception import InputCancellation
 from raymodal.logic.autoscale import Ask, Room
+from raymodal.logic.limits import Limits
 from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
 from raymodal.plan.resources import resources_for
@@ -314,7 +315,12 @@ class LocalEngine:
         warn_of_engine("single_use_containers", single_use)
         warn_of_engine("environment", [tag for tag, f in plan.functions.items() if spec_env(f.spec)])
         now = settings()
-        options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
+        options = ClientOptions(
+            now.linger_s,
+            now.max_outstanding,
+            now.max_losses,
+            Limits(now.max_pending, now.max_total, now.max_spawned, now.limit_wait_s),
+        )
         host = _Host(options)
         tags = {tag: facts_of(f.spec, f.object_id) for tag, f in plan.functions.items()}
         setups = []

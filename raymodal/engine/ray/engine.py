@@ -22,6 +22,7 @@ from raymodal.engine.ray.template.node import FORKED_LABEL
 from raymodal.engine.service import EXIT_GRACE_S, PoolSetup, rules_of
 from raymodal.engine.source import pack
 from raymodal.exception import InternalFailure
+from raymodal.logic.limits import Limits
 from raymodal.plan.app import AppPlan
 from raymodal.plan.pool import ClientOptions, ContainerPlan, facts_of
 from raymodal.spec.function import spec_env
@@ -102,7 +103,12 @@ class RayEngine:
         if not any(node.get("Labels", {}).get(FORKED_LABEL) for node in ray.nodes()):
             snapshots = [tag for tag, f in plan.functions.items() if f.spec.enable_memory_snapshot]
             warn_of_engine("enable_memory_snapshot", snapshots)
-        client_options = ClientOptions(now.linger_s, now.max_outstanding, now.max_losses)
+        client_options = ClientOptions(
+            now.linger_s,
+            now.max_outstanding,
+            now.max_losses,
+            Limits(now.max_pending, now.max_total, now.max_spawned, now.limit_wait_s),
+        )
         # Nodes of a cluster that others started need not have the program's files.
         archive = (
             []
