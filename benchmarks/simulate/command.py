@@ -10,6 +10,7 @@ from pathlib import Path
 from ..plot import PlotError, ensure_drawable
 from ..report import Paint, number
 from . import picture, report, runs, traces
+from .workload import Workload
 
 MOST = 100
 INPUTS = 100_000
@@ -26,7 +27,7 @@ class Wish:
 
     Attributes:
         traces: kinds or CSV files; none is all kinds.
-        policies: names; none is `runs.DEFAULT_POLICIES`.
+        policies: names; none is `runs.DEFAULT_POLICIES`, or for many functions `runs.DEFAULT_FOR_MANY`.
     """
 
     traces: Sequence[str] = ()
@@ -46,9 +47,8 @@ def run(wish: Wish, *, show: Callable[[str], None], progress: Callable[[str], No
         Mistake: something is wrong with the wish; found before the first run.
     """
     setting = runs.Setting(most=wish.most, seed=wish.seed)
-    policies = tuple(dict.fromkeys(wish.policies)) or runs.DEFAULT_POLICIES
     try:
-        made = _check(wish, policies, setting)
+        made = _check(wish, setting)
     except (ValueError, traces.TraceError, PlotError) as error:
         raise Mistake(str(error)) from error
 
@@ -56,7 +56,9 @@ def run(wish: Wish, *, show: Callable[[str], None], progress: Callable[[str], No
     done = []
     for make in made:
         progress("drawing arrivals")
-        simulation = runs.simulate(make(), policies, setting, progress)
+        workload = make()
+        names = runs.names_of(wish.policies, is_many=len(workload.pools) > 1)
+        simulation = runs.simulate(workload, names, setting, progress)
         done.append(simulation)
         show(report.render(simulation, paint) + "\n")
     start, service = setting.start, runs.SERVICE
@@ -72,9 +74,9 @@ def run(wish: Wish, *, show: Callable[[str], None], progress: Callable[[str], No
         picture.draw(done, wish.plot)
 
 
-def _check(wish: Wish, policies: Sequence[str], setting: runs.Setting) -> list[Callable[[], traces.Trace]]:
+def _check(wish: Wish, setting: runs.Setting) -> list[Callable[[], Workload]]:
     """How to make each trace, if all names and files are good."""
-    for name in policies:
+    for name in runs.names_of(wish.policies, is_many=False):
         runs.policy(name, setting)
     if wish.plot is not None:
         ensure_drawable(wish.plot)
@@ -84,7 +86,7 @@ def _check(wish: Wish, policies: Sequence[str], setting: runs.Setting) -> list[C
     return [_trace(name, wish, setting) for name in dict.fromkeys(wish.traces or traces.KINDS)]
 
 
-def _trace(name: str, wish: Wish, setting: runs.Setting) -> Callable[[], traces.Trace]:
+def _trace(name: str, wish: Wish, setting: runs.Setting) -> Callable[[], Workload]:
     """How to make a trace. Files are read at once, so that their mistakes are told first."""
     if name in traces.KINDS:
         inputs = wish.inputs or (QUICK_INPUTS if wish.is_quick else INPUTS)

@@ -1,10 +1,11 @@
-"""Policies that act on events: ours, and a fixed keep-alive. Pure."""
+"""Policies that act on events: ours with a fixed window, ours with a learned one, and a fixed keep-alive. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from raymodal.logic.autoscale import Load, Rules, decide, needed_for
+from raymodal.logic.predict import Arrivals
 
 from .world import World
 
@@ -13,10 +14,9 @@ from .world import World
 class Ours:
     """`raymodal.logic.autoscale.decide`, asked as the controller asks it: after arrivals, ends and starts, and at `again_at`.
 
-    `decide` looks at every idle container, which for thousands of them after each of a million inputs takes hours. So
-    it is not asked where it can only answer "as it is": no more is needed than there is, no idle container has reached
-    its window, and an earlier answer has said when to look again. `asks_always` leaves that out; a test holds both
-    against each other.
+    To list every idle container for `decide`, of thousands after each of a million inputs, takes hours. So it is not asked
+    where it can only answer "as it is": no more is needed than there is, and no idle container has reached its window.
+    `asks_always` leaves that out; a test holds both against each other.
     """
 
     rules: Rules
@@ -35,18 +35,45 @@ class Ours:
         return decision.target
 
     def _is_settled(self, view: World, now: float) -> bool:
-        if self.again_at is not None and now >= self.again_at:
-            return False
         have, high = view.containers, self.rules.max_containers
-        needed = needed_for(self.rules, view.demand)
-        if needed > have and have != high:
+        if needed_for(self.rules, view.demand) > have and have != high:
             return False
         if have < self.rules.min_containers or (high is not None and have > high):
             return False
-        if not view.idle:
-            return True
-        longest = next(view.idle_since())
-        return self.again_at is not None and now < longest + self.rules.scaledown_window
+        # None goes before that, whatever happens until then.
+        self.again_at = next(view.idle_since()) + self.rules.scaledown_window if view.idle else None
+        return self.again_at is None or now < self.again_at
+
+
+@dataclass
+class Hybrid:
+    """`decide` by rules that `raymodal.logic.predict.Arrivals` shapes, told and asked as the controller does it.
+
+    Attributes:
+        rules: the user's.
+    """
+
+    rules: Rules
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    again_at: float | None = field(default=None, init=False)
+    cuts_starting = False
+    _ours: Ours = field(init=False)
+    _told: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._ours = Ours(self.rules)
+
+    def target(self, view: World, now: float) -> int | None:
+        for seconds in view.startups[self._told :]:
+            self.arrivals.startup.add(seconds)
+        self._told = len(view.startups)
+        self.arrivals.observe(view.demand, now)
+        shape = self.arrivals.shape(self.rules, now)
+        self._ours.rules = shape.rules
+        target = self._ours.target(view, now)
+        instants = [at for at in (self._ours.again_at, shape.again_at) if at is not None]
+        self.again_at = min(instants, default=None)
+        return target
 
 
 @dataclass

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ..report import Paint, aligned, number
+from ..stats import percentile
 from .world import Outcome
 
 SCHEMA = "raymodal-simulate/1"
@@ -14,7 +18,10 @@ SCHEMA = "raymodal-simulate/1"
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one policy; `Outcome` says what each is. Times as their names say, `_s` in container-seconds."""
+    """The figures of one policy, over all functions; `Outcome` says what each is. Times as their names say, `_s` in container-seconds.
+
+    `cold_p75_percent`: three of four functions have no higher share of cold starts.
+    """
 
     policy: str
     wait_p50_ms: float
@@ -24,20 +31,36 @@ class Row:
     container_s: float
     most_containers: int
     starts: int
+    cold_p75_percent: float
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether this is ours with nothing but a window."""
+        return re.fullmatch(r"ours(-[\d.]+)?", self.policy) is not None
 
     @classmethod
-    def of(cls, policy: str, outcome: Outcome) -> Row:
-        """An outcome's figures."""
+    def of(cls, policy: str, outcomes: Sequence[Outcome]) -> Row:
+        """The figures of each function's outcome together."""
+        waits = sorted(itertools.chain.from_iterable(outcome.waits for outcome in outcomes))
         return cls(
             policy=policy,
-            wait_p50_ms=1000 * outcome.wait_p50_s,
-            wait_p99_ms=1000 * outcome.wait_p99_s,
-            cold_percent=outcome.cold_percent,
-            idle_s=outcome.idle_s,
-            container_s=outcome.container_s,
-            most_containers=outcome.most_containers,
-            starts=outcome.starts,
+            wait_p50_ms=1000 * percentile(waits, 50),
+            wait_p99_ms=1000 * percentile(waits, 99),
+            cold_percent=100 * sum(sum(outcome.cold) for outcome in outcomes) / len(waits),
+            idle_s=sum(outcome.idle_s for outcome in outcomes),
+            container_s=sum(outcome.container_s for outcome in outcomes),
+            most_containers=_most(outcomes),
+            starts=sum(outcome.starts for outcome in outcomes),
+            cold_p75_percent=percentile(sorted(outcome.cold_percent for outcome in outcomes), 75),
         )
+
+
+def _most(outcomes: Sequence[Outcome]) -> int:
+    """Containers at one instant; those that end make room first."""
+    if len(outcomes) == 1:
+        return outcomes[0].most_containers
+    changes = sorted(itertools.chain.from_iterable(outcome.sizes for outcome in outcomes))
+    return max(itertools.accumulate(by for _, by in changes))
 
 
 @dataclass(frozen=True)
@@ -45,6 +68,7 @@ class Simulation:
     """One trace under several policies.
 
     Attributes:
+        functions: that have their own containers.
         length_s: seconds from the first arrival to the last.
         work_s: seconds that all inputs run, added up.
     """
@@ -54,6 +78,13 @@ class Simulation:
     length_s: float
     work_s: float
     rows: tuple[Row, ...]
+    functions: int = 1
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Each learned policy beside the fixed windows that were run."""
+        fixed = [row for row in self.rows if row.is_fixed]
+        return [Comparison.of(row, fixed) for row in self.rows if row.policy.startswith("hybrid")]
 
     @property
     def front(self) -> list[Row]:
@@ -65,10 +96,68 @@ class Simulation:
         return best
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A policy beside fixed windows, read off between the two that are nearest; None where none is on one side.
+
+    Attributes:
+        cold_percent, cold_p75_percent: of a fixed window with as many idle container-seconds.
+        idle_s: of a fixed window with the same share of cold starts.
+    """
+
+    row: Row
+    cold_percent: float | None
+    cold_p75_percent: float | None
+    idle_s: float | None
+
+    @classmethod
+    def of(cls, row: Row, fixed: Sequence[Row]) -> Comparison:
+        """Read off along the logarithm of idle time."""
+        cold = [(math.log(max(one.idle_s, 1e-9)), one.cold_percent) for one in fixed]
+        p75 = [(math.log(max(one.idle_s, 1e-9)), one.cold_p75_percent) for one in fixed]
+        idle = math.log(max(row.idle_s, 1e-9))
+        same = _read_off([(share, logarithm) for logarithm, share in cold], row.cold_percent)
+        return cls(row, _read_off(cold, idle), _read_off(p75, idle), None if same is None else math.exp(same))
+
+    def text(self, *, is_many: bool) -> str:
+        """One line."""
+        row = self.row
+        parts = [
+            f"{row.policy}: {number(row.cold_percent)} % cold, a fixed window {_beside(self.cold_percent, row.cold_percent, ' %')}"
+        ]
+        if is_many:
+            parts.append(
+                f"of three in four functions at the most {number(row.cold_p75_percent)} %, "
+                f"a fixed window {_beside(self.cold_p75_percent, row.cold_p75_percent, ' %')}"
+            )
+        return (
+            "; ".join(parts)
+            + f", for as many idle container-seconds ({number(row.idle_s)}). For as many cold starts a fixed window idles "
+            + f"{_beside(self.idle_s, row.idle_s, ' s')}"
+        )
+
+
+def _beside(theirs: float | None, ours: float, unit: str) -> str:
+    if theirs is None:
+        return "(beyond those that were run)"
+    return f"{number(theirs)}{unit}" + (f" ({number(ours / theirs)} of it)" if theirs else "")
+
+
+def _read_off(points: Sequence[tuple[float, float]], x: float) -> float | None:
+    """The height at x of the line through the points."""
+    ordered = sorted(points)
+    for (x0, y0), (x1, y1) in itertools.pairwise(ordered):
+        if x0 <= x <= x1:
+            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return None
+
+
 def render(simulation: Simulation, paint: Paint) -> str:
     """One table: a policy per line, `*` where it is on the front."""
+    is_many = simulation.functions > 1
     title = (
-        f"{simulation.inputs:,} inputs in {number(simulation.length_s)} s, "
+        (f"{simulation.functions:,} functions, " if is_many else "")
+        + f"{simulation.inputs:,} inputs in {number(simulation.length_s)} s, "
         f"{number(simulation.work_s / max(simulation.length_s, 1.0))} at once in the mean"
     )
     heading = (
@@ -76,6 +165,7 @@ def render(simulation: Simulation, paint: Paint) -> str:
         "wait p50 ms",
         "p99 ms",
         "cold %",
+        *(["p75 of functions"] if is_many else []),
         "idle container-s",
         "container-s",
         "most",
@@ -89,6 +179,7 @@ def render(simulation: Simulation, paint: Paint) -> str:
             number(row.wait_p50_ms),
             number(row.wait_p99_ms),
             number(row.cold_percent),
+            *([number(row.cold_p75_percent)] if is_many else []),
             number(row.idle_s),
             number(row.container_s),
             f"{row.most_containers:,}",
@@ -97,8 +188,9 @@ def render(simulation: Simulation, paint: Paint) -> str:
         )
         for row in simulation.rows
     ]
-    lines = aligned([heading, *rows], right=range(1, 8))
-    return "\n".join([f"{paint.strong(simulation.trace)}  {title}", *(f"  {line}" for line in lines)])
+    lines = aligned([heading, *rows], right=range(1, 9 if is_many else 8))
+    compared = [comparison.text(is_many=is_many) for comparison in simulation.comparisons]
+    return "\n".join([f"{paint.strong(simulation.trace)}  {title}", *(f"  {line}" for line in [*lines, *compared])])
 
 
 EXPLANATION = (

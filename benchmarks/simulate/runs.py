@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Rules
 
 from .knative import Knative
-from .policies import KeepAlive, Ours
+from .policies import Hybrid, KeepAlive, Ours
 from .report import Row, Simulation
 from .serve import Serve
-from .traces import Durations, Trace
+from .workload import Durations, Workload
 from .world import Policy, World
 
 # What a container with a few imports takes; 16 % take over 2.7 s.
@@ -30,8 +30,22 @@ TUNED = {
     "look_back_period_s": 2.0,
 }
 
-DEFAULT_POLICIES = ("ours-10", "ours", "ours-300", "ours-buffer", "serve", "serve-tuned", "knative", "keepalive")
-NAMES = "ours, ours-SECONDS, ours-buffer, serve, serve-tuned, knative, keepalive, keepalive-SECONDS"
+SWEEP_S = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
+SWEEP = tuple(f"ours-{seconds}" for seconds in SWEEP_S)
+DEFAULT_POLICIES = (
+    "ours-10",
+    "ours",
+    "ours-300",
+    "ours-buffer",
+    "hybrid",
+    "serve",
+    "serve-tuned",
+    "knative",
+    "keepalive",
+)
+# Serve's loop turns every tenth of a second: days of many functions would take it hours.
+DEFAULT_FOR_MANY = (*SWEEP, "hybrid", "knative")
+NAMES = "ours, ours-SECONDS, ours-buffer, sweep, hybrid, hybrid-SECONDS, serve, serve-tuned, knative, keepalive, keepalive-SECONDS"
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,14 @@ class Setting:
     slots: int = 1
     start: Durations = START
     seed: int = SEED
+
+
+def names_of(policies: Sequence[str], *, is_many: bool) -> tuple[str, ...]:
+    """The policies to run: those named, of which `sweep` is all the windows of `SWEEP_S`, or the default ones."""
+    if not policies:
+        return DEFAULT_FOR_MANY if is_many else DEFAULT_POLICIES
+    named = (name for given in policies for name in (SWEEP if given == "sweep" else (given,)))
+    return tuple(dict.fromkeys(named))
 
 
 def policy(name: str, setting: Setting) -> Policy:
@@ -68,6 +90,9 @@ def policy(name: str, setting: Setting) -> Policy:
         return Ours(Rules(max_containers=most, target_inputs=slots, scaledown_window=window_s))
     if name == "keepalive" or (kind == "keepalive" and window_s is not None):
         return KeepAlive(KEEP_ALIVE_S if window_s is None else window_s)
+    if name == "hybrid" or (kind == "hybrid" and window_s is not None):
+        window_s = DEFAULT_SCALEDOWN_S if window_s is None else window_s
+        return Hybrid(Rules(max_containers=most, target_inputs=slots, scaledown_window=window_s))
     if name == "knative":
         return Knative()
     if name in {"serve", "serve-tuned"}:
@@ -76,17 +101,24 @@ def policy(name: str, setting: Setting) -> Policy:
 
 
 def simulate(
-    trace: Trace, names: Sequence[str], setting: Setting, progress: Callable[[str], None] = lambda text: None
+    workload: Workload, names: Sequence[str], setting: Setting, progress: Callable[[str], None] = lambda text: None
 ) -> Simulation:
-    """One trace under each of the policies.
+    """What arrives, under each of the policies. Every function has its own containers and its own memory of what was.
 
     Raises:
         ValueError: a name is none of a policy.
     """
+    most, slots = setting.most, setting.slots
     rows = []
     for name in names:
-        progress(f"{trace.name}: {name}")
-        chosen = policy(name, setting)
-        world = World(trace, chosen, most=setting.most, slots=setting.slots, start=setting.start, seed=setting.seed)
-        rows.append(Row.of(name, world.run()))
-    return Simulation(trace.name, len(trace), trace.arrivals[-1], sum(trace.services), tuple(rows))
+        progress(f"{workload.name}: {name}")
+        outcomes = [
+            World(
+                trace, policy(name, setting), most=most, slots=slots, start=setting.start, seed=setting.seed + number
+            ).run()
+            for number, trace in enumerate(workload.pools)
+        ]
+        rows.append(Row.of(name, outcomes))
+    return Simulation(
+        workload.name, workload.inputs, workload.length_s, workload.work_s, tuple(rows), len(workload.pools)
+    )

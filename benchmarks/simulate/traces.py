@@ -8,48 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from . import functions
+from .workload import Durations, Trace, Workload
+
 # The load of a made trace: as many inputs run at once, on average, as this share of the most that can.
 MEAN_LOAD = 0.25
 
 
 class TraceError(Exception):
     """A trace cannot be had; the text says why."""
-
-
-@dataclass(frozen=True)
-class Durations:
-    """How long something takes: lognormal around a mean, or always the same.
-
-    Attributes:
-        mean_s: seconds.
-        sigma: standard deviation of the logarithm; 0 is constant.
-    """
-
-    mean_s: float
-    sigma: float = 0.0
-
-    def draw(self, rng: random.Random) -> float:
-        """One duration in seconds."""
-        if not self.sigma:
-            return self.mean_s
-        return self.mean_s * math.exp(rng.gauss(0.0, self.sigma) - self.sigma**2 / 2)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Inputs in the order of their arrival.
-
-    Attributes:
-        arrivals: seconds since the first instant, ascending.
-        services: seconds that each input takes once it runs.
-    """
-
-    name: str
-    arrivals: tuple[float, ...]
-    services: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.arrivals)
 
 
 @dataclass(frozen=True)
@@ -73,12 +40,14 @@ def demand_for(inputs: int, most_at_once: int, service: Durations, seed: int) ->
     return Demand(inputs, MEAN_LOAD * most_at_once / service.mean_s, service, seed)
 
 
-def make(kind: str, demand: Demand) -> Trace:
-    """The trace of that name (a key of `KINDS`)."""
+def make(kind: str, demand: Demand) -> Workload:
+    """What has that name (a key of `KINDS`)."""
+    if kind in MANY:
+        return Workload(kind, tuple(MANY[kind](demand)))
     rng = random.Random(f"{kind} {demand.seed}")
-    arrivals = KINDS[kind](demand, rng)
+    arrivals = ONE[kind](demand, rng)
     service = replace(demand.service, sigma=HEAVY_SIGMA) if kind == "heavy" else demand.service
-    return Trace(kind, tuple(arrivals), tuple(service.draw(rng) for _ in arrivals))
+    return Workload(kind, (Trace(kind, tuple(arrivals), tuple(service.draw(rng) for _ in arrivals)),))
 
 
 def _constant(demand: Demand, rng: random.Random) -> list[float]:
@@ -166,19 +135,24 @@ def _thinned(inputs: int, rng: random.Random, peak: float, share: Callable[[floa
     return arrivals
 
 
-KINDS: dict[str, Callable[[Demand, random.Random], list[float]]] = {
+ONE: dict[str, Callable[[Demand, random.Random], list[float]]] = {
     "constant": _constant,
     "poisson": _poisson,
     "bursts": _bursts,
     "diurnal": _diurnal,
     "heavy": _heavy,
 }
+MANY: dict[str, Callable[[Demand], list[Trace]]] = {
+    "timers": lambda demand: functions.timers(demand.inputs, demand.seed),
+    "azure": lambda demand: functions.azure(demand.inputs, demand.seed),
+}
+KINDS = (*ONE, *MANY)
 
 
-def read_csv(path: Path, service: Durations, seed: int, inputs: int | None = None) -> Trace:
-    """One input per line: its arrival in seconds, and if known the seconds that it takes; ascending, any first instant.
+def read_csv(path: Path, service: Durations, seed: int, inputs: int | None = None) -> Workload:
+    """One input per line: its arrival in seconds, if known the seconds that it takes, and if there are several its function's name.
 
-    A first line that holds no number is a heading. Where the second column is missing, the duration is drawn.
+    Ascending, from any first instant. A first line that holds no number is a heading. Where the duration is missing, it is drawn.
 
     Args:
         inputs: only so many of the first ones.
@@ -191,26 +165,31 @@ def read_csv(path: Path, service: Durations, seed: int, inputs: int | None = Non
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: {getattr(error, 'strerror', None) or 'this is not UTF-8 text'}") from error
     rng = random.Random(seed)
-    arrivals: list[float] = []
-    services: list[float] = []
+    pools: dict[str, tuple[list[float], list[float]]] = {}
+    count, first, before = 0, 0.0, 0.0
     for number, line in enumerate(text.splitlines(), 1):
         cells = [cell.strip() for cell in line.split(",")]
         if not line.strip() or (number == 1 and not _is_number(cells[0])):
             continue
-        if inputs is not None and len(arrivals) == inputs:
+        if inputs is not None and count == inputs:
             break
         where = f"{path}, line {number}"
-        if len(cells) > 2:
-            raise TraceError(f"{where}: {len(cells)} columns; there are two, arrival and duration in seconds")
+        if len(cells) > 3:
+            raise TraceError(
+                f"{where}: {len(cells)} columns; there are arrival and duration in seconds, and a function's name"
+            )
         at = _seconds(cells[0], where)
-        if arrivals and at < arrivals[-1]:
+        if not count:
+            first = at
+        elif at < before:
             raise TraceError(f"{where}: {cells[0]} is before the arrival above it; sort the lines")
-        arrivals.append(at)
+        count, before = count + 1, at
+        arrivals, services = pools.setdefault(cells[2] if len(cells) > 2 else "", ([], []))
+        arrivals.append(at - first)
         services.append(_seconds(cells[1], where) if len(cells) > 1 and cells[1] else service.draw(rng))
-    if not arrivals:
+    if not pools:
         raise TraceError(f"{path}: there is no arrival in it")
-    first = arrivals[0]
-    return Trace(path.name, tuple(at - first for at in arrivals), tuple(services))
+    return Workload(path.name, tuple(Trace(name, tuple(at), tuple(took)) for name, (at, took) in pools.items()))
 
 
 def _is_number(cell: str) -> bool:

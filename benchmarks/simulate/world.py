@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..stats import percentile
-from .traces import Durations, Trace
+from .workload import Durations, Trace
 
 # A policy that never lets go is charged for this long after the last input has ended.
 LONGEST_TAIL_S = 3600.0
@@ -47,8 +47,10 @@ class Outcome:
         idle_s: container-seconds of ready containers without any input.
         container_s: container-seconds, from the ask to the end.
         most_containers: at one instant.
+        sizes: instants and by how many containers there are more then.
         ended_at: seconds, when the last input had ended.
         waits: seconds from arrival to service, per input.
+        cold: per input, whether its container was not ready yet when it arrived.
     """
 
     wait_p50_s: float
@@ -60,6 +62,8 @@ class Outcome:
     starts: int
     ended_at: float
     waits: tuple[float, ...]
+    cold: tuple[bool, ...]
+    sizes: tuple[tuple[float, int], ...]
 
 
 class _Container:
@@ -86,6 +90,7 @@ class World:
         demand: inputs waiting and running.
         waiting: of these, inputs without a container.
         draining: containers that a policy cut while they were busy; the counts below leave them out.
+        startups: seconds that each container took until it was ready, in the order in which they were.
     """
 
     def __init__(self, trace: Trace, policy: Policy, *, most: int, slots: int, start: Durations, seed: int) -> None:
@@ -93,6 +98,7 @@ class World:
         self.most = most
         self.demand = 0
         self.draining = 0
+        self.startups: list[float] = []
         self._trace = trace
         self._policy = policy
         self._start = start
@@ -107,11 +113,12 @@ class World:
         self._demand_s = 0.0
         self._demand_at = 0.0
         self._waits = [0.0] * len(trace)
-        self._cold = 0
+        self._cold = [False] * len(trace)
         self._idle_s = 0.0
         self._container_s = 0.0
         self._most_seen = 0
         self._starts = 0
+        self._sizes: list[tuple[float, int]] = []
 
     # --- what policies see
 
@@ -153,17 +160,17 @@ class World:
     # --- the run
 
     def run(self) -> Outcome:
-        """Until every input is served and no container is left (or for `LONGEST_TAIL_S` after the last input)."""
+        """Until every input is served, no container is left and the policy wants none later (or for `LONGEST_TAIL_S` after the last input)."""
         arrivals = self._trace.arrivals
         count, arrived, now, ended_at = len(arrivals), 0, 0.0, 0.0
         never = float("inf")
         while True:
             is_over = arrived == count and not self.demand
-            if is_over and not (self.containers or self.draining):
+            again_at = self._policy.again_at
+            if is_over and not (self.containers or self.draining or again_at is not None):
                 break
             event_at = self._heap[0][0] if self._heap else never
             arrival_at = arrivals[arrived] if arrived < count else never
-            again_at = self._policy.again_at
             at = min(event_at, arrival_at, never if again_at is None else max(again_at, now))
             if is_over and at > ended_at + LONGEST_TAIL_S:
                 now = ended_at + LONGEST_TAIL_S
@@ -195,13 +202,15 @@ class World:
         return Outcome(
             wait_p50_s=percentile(waits, 50),
             wait_p99_s=percentile(waits, 99),
-            cold_percent=100 * self._cold / len(waits),
+            cold_percent=100 * sum(self._cold) / len(waits),
             idle_s=self._idle_s,
             container_s=self._container_s,
             most_containers=self._most_seen,
             starts=self._starts,
             ended_at=ended_at,
             waits=tuple(self._waits),
+            cold=tuple(self._cold),
+            sizes=tuple(self._sizes),
         )
 
     def _change_demand(self, by: int, now: float) -> None:
@@ -228,7 +237,7 @@ class World:
         arrived_at = self._trace.arrivals[index]
         self._waits[index] = now - arrived_at
         if container.ready_at is None or container.ready_at > arrived_at:
-            self._cold += 1
+            self._cold[index] = True
         self._push(now + self._trace.services[index], _DONE, container)
 
     def _done(self, container: _Container, now: float) -> None:
@@ -249,6 +258,7 @@ class World:
     def _become_ready(self, container: _Container, now: float) -> None:
         del self._starting[container]
         container.ready_at = container.idle_since = now
+        self.startups.append(now - container.asked_at)
         self._fill(container, now)
 
     def _fill(self, container: _Container, now: float) -> None:
@@ -263,6 +273,7 @@ class World:
             container = _Container(now)
             self._starting[container] = None
             self._starts += 1
+            self._sizes.append((now, 1))
             self._push(now + self._start.draw(self._rng), _READY, container)
         self._most_seen = max(self._most_seen, self.containers + self.draining)
         if missing < 0:
@@ -289,6 +300,7 @@ class World:
         if container.ready_at is not None and not container.is_draining:
             self._idle_s += now - container.idle_since
         self._container_s += now - container.asked_at
+        self._sizes.append((now, -1))
 
     def _push(self, at: float, kind: int, container: _Container) -> None:
         self._order += 1

@@ -33,9 +33,9 @@ POLICIES = ("fixed", "hybrid")
 REMEMBERED = 64
 FADING = 0.97
 """What an idle time counts of what the next one does: after 23 it is half, so that a changed timer is learned in as many turns."""
-ENOUGH = 5
+ENOUGH = 4
 """Idle times before anything is foretold."""
-SURE = 2.0
+SURE = 1.9
 """What a forecast has met beyond the window's share is this many times what chance deviates by, or it is not followed."""
 MARGIN_S = 1.0
 MARGIN_SHARE = 0.1
@@ -66,8 +66,8 @@ class StartupTime:
 
     @property
     def late(self) -> float | None:
-        """What nine of ten do not exceed."""
-        return self._percentile(0.9)
+        """What all but one of twenty do not exceed."""
+        return self._percentile(0.95)
 
     def _percentile(self, share: float) -> float | None:
         if self._sorted is None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulate import policies, runs, traces
+from benchmarks.simulate import functions, policies, runs, traces
 from benchmarks.simulate.knative import Knative
-from benchmarks.simulate.policies import KeepAlive, Ours
-from benchmarks.simulate.traces import Durations, Trace
+from benchmarks.simulate.policies import Hybrid, KeepAlive, Ours
+from benchmarks.simulate.report import Row
+from benchmarks.simulate.workload import Durations, Trace, Workload
 from benchmarks.simulate.world import Outcome, Policy, World
 from raymodal.logic import autoscale
 from raymodal.logic.autoscale import Rules
@@ -19,7 +20,16 @@ SERVICE = Durations(2.0, 0.5)
 
 
 def made(kind: str, inputs: int = 400, most: int = 20, seed: int = 1) -> Trace:
+    """One function's inputs; of kinds that have many functions, the busiest one's."""
+    return max(workload(kind, inputs, most, seed).pools, key=len)
+
+
+def workload(kind: str, inputs: int = 400, most: int = 20, seed: int = 1) -> Workload:
     return traces.make(kind, traces.demand_for(inputs, most, SERVICE, seed))
+
+
+def alone(trace: Trace) -> Workload:
+    return Workload(trace.name, (trace,))
 
 
 def at(*arrivals: float, service: float = 2.0) -> Trace:
@@ -30,8 +40,12 @@ def outcome(trace: Trace, policy: Policy, *, most: int = 20, slots: int = 1, sta
     return World(trace, policy, most=most, slots=slots, start=Durations(start), seed=1).run()
 
 
-@pytest.mark.parametrize("name", ["ours", "ours-5", "ours-buffer", "keepalive-5", "knative", "serve", "serve-tuned"])
-@pytest.mark.parametrize("kind", traces.KINDS)
+OF_EVENTS = ["ours", "ours-5", "ours-buffer", "hybrid", "keepalive-5", "knative"]
+# A week of the turns of Serve's loop takes seconds.
+EACH = [(kind, name) for kind in traces.ONE for name in [*OF_EVENTS, "serve", "serve-tuned"]]
+
+
+@pytest.mark.parametrize(("kind", "name"), [*EACH, *(("timers", name) for name in OF_EVENTS)])
 def test_every_input_is_served_once(kind: str, name: str) -> None:
     """The containers' time is made of starts, idle time and each input's time once; nobody is served before it comes."""
     trace = made(kind)
@@ -63,7 +77,7 @@ def test_several_inputs_at_once(name: str) -> None:
 def test_the_same_seed_gives_the_same_figures() -> None:
     """And another one others."""
     setting = runs.Setting(most=20)
-    one, same, other = (runs.simulate(made("heavy", seed=seed), ["ours", "knative"], setting) for seed in (1, 1, 2))
+    one, same, other = (runs.simulate(workload("heavy", seed=seed), ["ours", "knative"], setting) for seed in (1, 1, 2))
 
     assert one == same
     assert one != other
@@ -210,7 +224,7 @@ def test_a_policy_that_starts_nothing_is_named() -> None:
         outcome(at(0), Lazy())
 
 
-@pytest.mark.parametrize("kind", traces.KINDS)
+@pytest.mark.parametrize("kind", traces.ONE)
 def test_traces_have_the_rate_they_were_made_for(kind: str) -> None:
     """As many inputs as asked for, ascending, about a quarter of the containers busy in the mean, where peaks are high a tenth."""
     trace = made(kind, 20_000, 100, seed=3)
@@ -237,14 +251,95 @@ def test_durations_have_their_mean(durations: Durations, least: float) -> None:
     assert min(drawn) >= least
 
 
+@pytest.mark.parametrize("kind", traces.MANY)
+def test_many_functions(kind: str) -> None:
+    """As many inputs as asked for, within a week, each function's in order; the same for a seed, and none changes when there are more."""
+    few, more = workload(kind, 3000), workload(kind, 6000)
+
+    assert few.inputs == 3000
+    assert few.pools[:-1] == more.pools[: len(few.pools) - 1]
+    assert few == workload(kind, 3000) != workload(kind, 3000, seed=2)
+    for pool in more.pools:
+        assert len(pool) == len(pool.services) > 0
+        assert list(pool.arrivals) == sorted(pool.arrivals)
+        assert 0 <= pool.arrivals[0] <= pool.arrivals[-1] < functions.DAYS * functions.DAY_S
+
+
+def test_many_functions_are_as_rare_as_published() -> None:
+    """Of those with an input per minute or fewer: 45 of 81 have one per hour or fewer; 16 % are timers."""
+    pools = workload("azure", 200_000).pools[:-1]
+    week_h = functions.DAYS * 24
+    rare = sum(len(pool) <= 1.5 * week_h for pool in pools) / len(pools)
+    timers = sum(pool.name.startswith("timer") for pool in pools) / len(pools)
+
+    assert rare == pytest.approx(45 / 81, abs=0.12)
+    assert timers == pytest.approx(functions.TIMERS, abs=0.08)
+    assert max(len(pool) for pool in pools) < 2 * 60 * week_h
+
+
+def test_functions_share_nothing() -> None:
+    """Each has its containers; their figures are added up, and at once is at one instant."""
+    setting = runs.Setting(most=5, start=Durations(1.0))
+    early, late = at(0, 10), at(5, 100)
+    row, one, other = (
+        runs.simulate(Workload("w", pools), ["ours-3"], setting).rows[0] for pools in [(early, late), (early,), (late,)]
+    )
+
+    assert row.idle_s == one.idle_s + other.idle_s == 4 * 3
+    assert row.container_s == one.container_s + other.container_s
+    assert (row.starts, row.most_containers, one.most_containers) == (4, 2, 1)
+    assert (row.cold_percent, row.cold_p75_percent) == (100, 100)
+
+
+def test_hybrid_meets_a_timer() -> None:
+    """Cold until it is learned, and never again; idle a second or two each time instead of a minute in vain."""
+    trace = at(*(300.0 * turn for turn in range(100)))
+    fixed, hybrid = (outcome(trace, runs.policy(name, runs.Setting(most=20))) for name in ("ours", "hybrid"))
+
+    assert all(fixed.cold)
+    assert hybrid.cold == (True,) * 5 + (False,) * 95
+    assert hybrid.idle_s < 0.1 * fixed.idle_s
+    assert hybrid.starts == 101
+
+
+def test_hybrid_is_ours_where_demand_never_pauses() -> None:
+    """The same run as with the window."""
+    trace = made("poisson", 1000, 100)
+    setting = runs.Setting(most=100)
+    hybrid, fixed = (outcome(trace, runs.policy(name, setting), most=100) for name in ("hybrid-300", "ours-300"))
+
+    assert hybrid == fixed
+
+
+def test_beside_fixed_windows() -> None:
+    """Read off along the logarithm of idle time, both ways; beyond what was run there is nothing to read off."""
+    row = runs.simulate(alone(at(0)), ["ours"], runs.Setting(most=1)).rows[0]
+
+    def named(name: str, idle: float, cold: float) -> Row:
+        return replace(row, policy=name, idle_s=idle, cold_percent=cold, cold_p75_percent=2 * cold)
+
+    fixed = [named("ours-300", 1000, 10), named("ours", 100, 20), named("ours-10", 10, 40)]
+    rows = (*fixed, named("ours-buffer", 100, 1), named("hybrid", 1000 / 10**0.5, 5), named("hybrid-300", 10_000, 30))
+    one, other = replace(
+        runs.simulate(alone(at(0)), ["ours"], runs.Setting(most=1)), rows=rows, functions=2
+    ).comparisons
+
+    assert one.cold_percent == pytest.approx(15)
+    assert one.cold_p75_percent == pytest.approx(30)
+    assert one.idle_s is None
+    assert (other.cold_percent, other.cold_p75_percent) == (None, None)
+    assert other.idle_s == pytest.approx(10**1.5)
+    assert "hybrid: 5.00 % cold, a fixed window 15.0 % (0.333 of it)" in one.text(is_many=False)
+
+
 def test_front() -> None:
     """Nobody on it is beaten in both; of equals the first one stays."""
-    row = runs.simulate(at(0), ["ours"], runs.Setting(most=1)).rows[0]
+    row = runs.simulate(alone(at(0)), ["ours"], runs.Setting(most=1)).rows[0]
     rows = [
         replace(row, policy=name, idle_s=idle, wait_p99_ms=wait)
         for name, idle, wait in [("a", 1, 9), ("b", 2, 9), ("c", 3, 5), ("d", 2, 7), ("e", 3, 5)]
     ]
-    simulation = replace(runs.simulate(at(0), ["ours"], runs.Setting(most=1)), rows=tuple(rows))
+    simulation = replace(runs.simulate(alone(at(0)), ["ours"], runs.Setting(most=1)), rows=tuple(rows))
 
     assert [row.policy for row in simulation.front] == ["a", "d", "c"]
 
@@ -264,5 +359,20 @@ def test_names_of_policies() -> None:
     assert build("ours-10") == Ours(Rules(max_containers=40, scaledown_window=10))
     assert build("ours") == Ours(Rules(max_containers=40))
     assert build("ours-buffer") == Ours(Rules(max_containers=40, buffer_containers=2))
+    assert build("hybrid") == Hybrid(Rules(max_containers=40))
+    assert build("hybrid-10") == Hybrid(Rules(max_containers=40, scaledown_window=10))
     assert build("keepalive") == KeepAlive(600)
     assert build("keepalive-1.5") == KeepAlive(1.5)
+
+
+def test_lists_of_policies() -> None:
+    """`sweep` is all its windows, each once; without any there are defaults, and all of these are known."""
+    assert runs.names_of(["ours-10", "sweep", "hybrid"], is_many=False) == (
+        "ours-10",
+        *(name for name in runs.SWEEP if name != "ours-10"),
+        "hybrid",
+    )
+    assert runs.names_of([], is_many=True) == runs.DEFAULT_FOR_MANY
+    assert not any("serve" in name for name in runs.DEFAULT_FOR_MANY)
+    for name in [*runs.DEFAULT_POLICIES, *runs.DEFAULT_FOR_MANY]:
+        runs.policy(name, runs.Setting(most=3))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.simulate.traces import Durations, TraceError, read_csv
+from benchmarks.simulate.traces import TraceError, read_csv
+from benchmarks.simulate.workload import Durations
 from raymodal.cli.bench import app
 
 ROOT = Path(__file__).parents[3]
@@ -59,13 +60,26 @@ def test_a_csv_file_is_replayed(tmp_path):
     assert "mine.csv  2 inputs in 0.500 s" in part.output
 
 
+def test_a_csv_file_of_several_functions(tmp_path):
+    """Each with containers of its own, and the default policies of many."""
+    path = tmp_path / "mine.csv"
+    path.write_text("arrival,duration,function\n100,2,f\n100,2,g\n103,2,f\n")
+    result = simulate("--trace", str(path))
+
+    assert "mine.csv  2 functions, 3 inputs in 3.00 s" in result.output
+    assert "p75 of functions" in result.output
+    assert "ours-3600 " in result.output
+    assert "serve" not in result.output
+
+
 def test_csv(tmp_path):
     """Arrivals count from the first; a heading and empty lines are skipped; a missing duration is drawn, the same for a seed."""
     path = tmp_path / "a.csv"
     path.write_text("seconds,takes\n1000.5,3\n\n1001, 0.5 \n1001\n")
-    trace, again = (read_csv(path, Durations(2.0, 0.5), 7) for _ in range(2))
+    workload, again = (read_csv(path, Durations(2.0, 0.5), 7) for _ in range(2))
+    (trace,) = workload.pools
 
-    assert trace == again
+    assert workload == again
     assert trace.arrivals == (0, 0.5, 0.5)
     assert trace.services[:2] == (3, 0.5)
     assert trace.services[2] > 0
@@ -78,7 +92,7 @@ def test_csv(tmp_path):
         ("1,2\n2,-1\n", r"line 2: -1 must be a finite number"),
         ("1\nnan\n", r"line 2: nan must be a finite number"),
         ("at\n5\n4\n", r"line 3: 4 is before the arrival above it"),
-        ("1,2,3\n", r"line 1: 3 columns; there are two"),
+        ("1,2,f,4\n", r"line 1: 4 columns; there are arrival and duration in seconds, and a function's name"),
         ("at,takes\n", r"there is no arrival in it"),
         ("", r"there is no arrival in it"),
     ],
@@ -95,7 +109,10 @@ def test_mistakes_in_csv_files(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--trace", "weekly"], "--trace weekly: there are constant, poisson, bursts, diurnal, heavy, or a file"),
+        (
+            ["--trace", "weekly"],
+            "--trace weekly: there are constant, poisson, bursts, diurnal, heavy, timers, azure, or a file",
+        ),
         (["--trace", "/no/such.csv"], "/no/such.csv: No such file"),
         (["--policy", "best"], "there is no policy 'best'; there are: ours, "),
         (["--plot", "a.gif"], ".png or .svg"),
