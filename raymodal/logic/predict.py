@@ -42,8 +42,8 @@ MARGIN_SHARE = 0.1
 """Around the times that a window is made of: a second, and this share of its width on each side."""
 SHORTEST_S = 1.0
 """A shorter pause is none: a loop of calls would wash everything else out of the memory, and no container starts in it."""
-UNUSED = 4.0
-"""The rest of the window is given up once this many whole windows were waited for it in vain."""
+WORTH = 4.0
+"""A cold start is worth waiting so many windows: what meets fewer returns is given up. Also the evidence that this needs: as much waited in vain."""
 
 
 @dataclass(slots=True)
@@ -203,23 +203,24 @@ def _forecast(phases: Sequence[_Phase], window: float) -> Forecast | None:
     weights = [FADING**age for age in reversed(range(len(phases)))]
     idle = _Times((phase.idle for phase in phases), weights)
     budget = idle.waited(window)
-    found = _Found(idle.within(window), budget, Forecast(window))
-    for keep in _keeps(idle, window):
+    worth = WORTH * window
+    found = _Found(-math.inf, Forecast(window))
+    for keep in _keeps(idle, window, 4):
         kept, spent = idle.within(keep), idle.waited(keep)
         for opens, closes, met, cost in idle.windows(window, budget - spent, keep):
-            found = found.or_better(kept + met, spent + cost, Forecast(keep, opens, closes))
+            found = found.or_better(worth * (kept + met) - spent - cost, Forecast(keep, opens, closes))
     gaps = _Times((phase.gap for phase in phases), weights)
     keep = min(SHORTEST_S, window)
     spent = idle.waited(keep)
     for opens, closes, met, cost in gaps.windows(window, budget - spent, 0.0):
-        found = found.or_better(met, spent + cost, Forecast(keep, opens, closes, since_return=True))
-    if _is_sure(found.forecast, phases, weights, window):
+        found = found.or_better(worth * met - spent - cost, Forecast(keep, opens, closes, since_return=True))
+    let_go = _Found(-math.inf, Forecast(window))
+    for keep in _keeps(idle, window, len(phases)):
+        let_go = let_go.or_better(worth * idle.within(keep) - idle.waited(keep), Forecast(keep))
+    if found.value > let_go.value and _is_sure(found.forecast, phases, weights, window):
         peaks = _Times((phase.peak for phase in phases), weights)
         return replace(found.forecast, peak=math.ceil(peaks.middle()))
-    # The rest of the window is worth nothing where it was waited for in vain again and again.
-    last = max((time for time in idle.times if time <= window), default=None)
-    keep = min(window, SHORTEST_S if last is None else _with_margin(last))
-    return Forecast(keep) if budget - idle.waited(keep) >= UNUSED * window else None
+    return let_go.forecast if let_go.value - (worth * idle.within(window) - budget) >= worth else None
 
 
 def _is_sure(forecast: Forecast, phases: Sequence[_Phase], weights: Sequence[float], window: float) -> bool:
@@ -235,16 +236,14 @@ def _is_sure(forecast: Forecast, phases: Sequence[_Phase], weights: Sequence[flo
 
 
 class _Found(NamedTuple):
-    """The best forecast until now: what it would have met (weight of idle times) and waited (weighted seconds)."""
+    """The best forecast until now, and what it would have been worth: seconds, for returns met less those waited."""
 
-    hits: float
-    cost: float
+    value: float
     forecast: Forecast
 
-    def or_better(self, hits: float, cost: float, forecast: Forecast) -> _Found:
+    def or_better(self, value: float, forecast: Forecast) -> _Found:
         # Rounded: sums of the same weights in another order are no difference.
-        is_better = (round(hits, 6), -cost) > (round(self.hits, 6), -self.cost)
-        return _Found(hits, cost, forecast) if is_better else self
+        return _Found(value, forecast) if round(value, 6) > round(self.value, 6) else self
 
 
 class _Times:
@@ -291,10 +290,10 @@ class _Times:
                 yield best
 
 
-def _keeps(idle: _Times, window: float) -> list[float]:
-    """How long containers might be kept at first: hardly, or until some of the shorter idle times are over."""
+def _keeps(idle: _Times, window: float, parts: int) -> list[float]:
+    """How long containers might be kept at first: hardly, or until so many parts of the shorter idle times are over."""
     within = bisect_right(idle.times, window)
-    some = {idle.times[(within - 1) * part // 4] for part in range(1, 5)} if within else set()
+    some = {idle.times[(within - 1) * part // parts] for part in range(1, parts + 1)} if within else set()
     return [min(window, keep) for keep in (SHORTEST_S, *sorted(_with_margin(time) for time in some))]
 
 
