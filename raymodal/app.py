@@ -161,6 +161,7 @@ class AppRun:
         self._name = name
         self._detach = detach
         self._running: Any = None
+        self._control: Any = None
 
     def __enter__(self) -> App:
         from raymodal.engine.current import get_engine
@@ -177,11 +178,13 @@ class AppRun:
             self._app._end()
             raise
         self._app._go_live(plan, self._running)
+        self._listen(plan)
         return self._app
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self._control.close()
         try:
             run_blocking(self._running.stop(_grace(kind)))
         finally:
@@ -199,16 +202,26 @@ class AppRun:
             self._app._end()
             raise
         self._app._go_live(plan, self._running)
+        self._listen(plan)
         return self._app
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self._control.close()
         try:
             await run_here(self._running.stop(_grace(kind)))
         finally:
             self._ended(error)
         return self._swallows(kind)
+
+    def _listen(self, plan: AppPlan) -> None:
+        """Let other terminals ask about this run."""
+        from raymodal.config import settings
+        from raymodal.engine.control import Control
+
+        self._control = Control(self._running, plan.name or plan.description, settings().home)
+        self._control.begin()
 
     def _ended(self, error: BaseException | None) -> None:
         from raymodal import output

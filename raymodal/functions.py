@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from raymodal.cloud_bucket_mount import CloudBucketMount
     from raymodal.retries import Retries
     from raymodal.secret import Secret
-    from raymodal.types import FunctionAutoscalerSettings, FunctionCurrentStats, FunctionInfo, FunctionStats, InputInfo
+    from raymodal.types import (
+        FunctionAutoscalerSettings,
+        FunctionCurrentStats,
+        FunctionInfo,
+        FunctionStats,
+        InputInfo,
+        ScalingReport,
+    )
     from raymodal.volume import Volume
 
 P = ParamSpec("P")
@@ -658,16 +665,10 @@ class Function(Object, Generic[P, ReturnType, OriginalReturnType]):
 
     @dual
     async def get_current_stats(self) -> FunctionCurrentStats:
-        """How many inputs wait and run now, and how many containers there are."""
-        from raymodal.types import FunctionCurrentStats
+        """How many inputs wait and run now, and how many containers there are: Modal's four figures, and as a `raymodal.types.ContainerStats` a few more."""
+        from raymodal.types import container_stats
 
-        now = await self._pool().stats()
-        return FunctionCurrentStats(
-            backlog=now["backlog"],
-            num_total_runners=now["containers"],
-            num_running_inputs=now["running"],
-            input_headroom=max(0, now["containers"] - now["running"]),
-        )
+        return container_stats(await self._pool().stats())
 
     @later(_later.STATS)
     def stats(  # type: ignore[empty-body]
@@ -901,6 +902,16 @@ class FunctionAutoscalerManager:
         return await change_rules(self._function._pool(), None)
 
     @dual
+    async def why(self) -> ScalingReport:
+        """Why the function has as many containers as it has: the last decisions, what they were made from, and what limited each.
+
+        raymodal's own; Modal has nothing like it. `raymodal app why APP::FUNCTION` shows the same from another terminal.
+        """
+        from raymodal.types import ScalingReport
+
+        return ScalingReport.of(await self._function._pool().pool.ask("why"))
+
+    @dual
     async def update(
         self,
         *,
@@ -939,39 +950,34 @@ async def change_rules(pool: Any, unchanged: int | None, **given: int | None) ->
         given: by Modal's names.
 
     Raises:
-        InvalidError: a value is out of range.
+        InvalidError: a value is out of range, or contradicts another one that is in force. Nothing has changed.
+        TypeError: one is not an integer.
     """
-    from raymodal._declare import MAX_SCALEDOWN_S, MIN_SCALEDOWN_S
-    from raymodal.types import FunctionAutoscalerSettings
+    from raymodal.types import autoscaler_settings
 
-    changes = {name: value for name, value in given.items() if value != unchanged}
-    for name in ("min_containers", "buffer_containers"):
-        if name in changes:
-            changes[name] = count = changes[name] or 0
-            if count < 0:
-                raise InvalidError(f"{name}={count} is negative")
-    most = changes.get("max_containers")
-    if most is not None and most <= 0:
-        raise InvalidError(f"max_containers={most} must be positive, or None for no limit")
-    if "scaledown_window" in changes:
-        window = changes["scaledown_window"]
-        if window is None or not MIN_SCALEDOWN_S <= window <= MAX_SCALEDOWN_S:
+    changes = checked_rules({name: value for name, value in given.items() if value != unchanged})
+    return autoscaler_settings(await pool.set_rules(changes))
+
+
+def checked_rules(changes: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Changed scaling parameters as the controller is told of them. Raises as `change_rules` does, but for contradictions."""
+    from raymodal._declare import MAX_SCALEDOWN_S, MIN_SCALEDOWN_S
+
+    checked = dict(changes)
+    for name, value in changes.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{name}={value!r} is not an int")
+        if name in ("min_containers", "buffer_containers"):
+            checked[name] = value or 0
+            if value is not None and value < 0:
+                raise InvalidError(f"{name}={value} is negative")
+        elif name == "max_containers" and value is not None and value <= 0:
+            raise InvalidError(f"max_containers={value} must be positive, or None for no limit")
+        elif name == "scaledown_window" and (value is None or not MIN_SCALEDOWN_S <= value <= MAX_SCALEDOWN_S):
             raise InvalidError(
-                f"scaledown_window={window} must be between {MIN_SCALEDOWN_S} and {MAX_SCALEDOWN_S} seconds"
+                f"scaledown_window={value} must be between {MIN_SCALEDOWN_S} and {MAX_SCALEDOWN_S} seconds"
             )
-    # Both bounds are looked at together: a change of one may contradict the other's present value.
-    rules = {**await pool.set_rules({}), **changes}
-    if rules["max_containers"] is not None and rules["min_containers"] > rules["max_containers"]:
-        raise InvalidError(
-            f"min_containers={rules['min_containers']} would be greater than max_containers={rules['max_containers']}"
-        )
-    rules = await pool.set_rules(changes) if changes else rules
-    return FunctionAutoscalerSettings(
-        min_containers=rules["min_containers"],
-        max_containers=rules["max_containers"],
-        scaledown_window=int(rules["scaledown_window"]),
-        buffer_containers=rules["buffer_containers"],
-    )
+    return checked
 
 
 # ------------------------------------------------------------------------------------------------------- FunctionCall

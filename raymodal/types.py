@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -373,6 +373,134 @@ class FunctionCurrentStats:
     num_total_runners: int
     num_running_inputs: int
     input_headroom: int
+
+
+@dataclass(frozen=True)
+class ContainerStats(FunctionCurrentStats):
+    """`FunctionCurrentStats`, and what raymodal knows besides.
+
+    Attributes:
+        num_starting: containers that are not ready yet, those that wait for room included.
+        num_busy: containers that run something.
+        num_idle: containers that are ready and run nothing.
+        waits_for: what keeps one more container from starting, in words; None if nothing does.
+    """
+
+    num_starting: int
+    num_busy: int
+    num_idle: int
+    waits_for: str | None
+
+
+@dataclass(frozen=True)
+class ScalingDecision:
+    """One decision of the autoscaler that was another one than before.
+
+    Attributes:
+        seconds_ago: when it was taken.
+        target: containers wanted.
+        limited_by: "demand", "min_containers", "max_containers", "scaledown_window", or "busy".
+        because: the same in words, with the figures.
+        demand: inputs that waited and ran. The rest: containers there were.
+    """
+
+    seconds_ago: float
+    target: int
+    limited_by: str
+    because: str
+    demand: int
+    starting: int
+    busy: int
+    idle: int
+
+
+@dataclass(frozen=True)
+class ScalingReport:
+    """Why a function has as many containers as it has. `str()` of it is a text for people.
+
+    Attributes:
+        settings: what is in force.
+        target_inputs: inputs that the autoscaler aims at per container.
+        target: containers wanted now. `because`: why, in words.
+        startup_s: how long its containers take to start, half of them and nine of ten, in seconds; None before the first.
+        decisions: the last ones, newest first.
+    """
+
+    function: str
+    settings: FunctionAutoscalerSettings
+    target_inputs: int
+    stats: ContainerStats
+    target: int
+    because: str
+    startup_s: tuple[float, float] | None
+    decisions: tuple[ScalingDecision, ...]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> ScalingReport:
+        """From what the controller says."""
+        startup, rules = facts["startup"], dict(facts["rules"])
+        target_inputs = rules.pop("target_inputs")
+        return cls(
+            facts["function"],
+            autoscaler_settings(rules),
+            target_inputs,
+            container_stats(facts["now"]),
+            facts["now"]["target"],
+            facts["because"],
+            None if startup["typical_s"] is None else (startup["typical_s"], startup["late_s"]),
+            tuple(ScalingDecision(**decision) for decision in facts["decisions"]),
+        )
+
+    def __str__(self) -> str:
+        now, rules = self.stats, self.settings
+        most = "no maximum" if rules.max_containers is None else f"max_containers={rules.max_containers}"
+        lines = [
+            f"{self.function}: {self.target} container{'' if self.target == 1 else 's'} wanted: {self.because}",
+            f"  rules   min_containers={rules.min_containers}, {most}, buffer_containers={rules.buffer_containers}, "
+            f"scaledown_window={rules.scaledown_window} s, inputs per container: {self.target_inputs}",
+            f"  now     {now.num_starting} starting, {now.num_busy} busy, {now.num_idle} idle; "
+            f"{now.num_running_inputs} inputs run, {now.backlog} wait",
+        ]
+        if now.waits_for is not None:
+            lines.append(f"  waits   for {now.waits_for}")
+        if self.startup_s is not None:
+            lines.append(f"  starts  take {self.startup_s[0]:.2f} s, nine of ten at most {self.startup_s[1]:.2f} s")
+        lines += [
+            f"  {_ago(d.seconds_ago):>9}  {d.target} wanted: {d.because} (there: {d.starting} starting, {d.busy} busy, {d.idle} idle)"
+            for d in self.decisions
+        ]
+        return "\n".join(lines)
+
+
+def _ago(seconds: float) -> str:
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.1f} {unit} ago" if size == 1 else f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds / 86_400:.0f} days ago"
+
+
+def autoscaler_settings(rules: Mapping[str, Any]) -> FunctionAutoscalerSettings:
+    """From what the controller says."""
+    return FunctionAutoscalerSettings(
+        min_containers=rules["min_containers"],
+        max_containers=rules["max_containers"],
+        scaledown_window=int(rules["scaledown_window"]),
+        buffer_containers=rules["buffer_containers"],
+    )
+
+
+def container_stats(now: Mapping[str, Any]) -> ContainerStats:
+    """From what the controller says."""
+    return ContainerStats(
+        backlog=now["backlog"],
+        num_total_runners=now["containers"],
+        num_running_inputs=now["running"],
+        input_headroom=max(0, now["containers"] - now["running"]),
+        num_starting=now["starting"],
+        num_busy=now["busy"],
+        num_idle=now["idle"],
+        waits_for=now["waits_for"],
+    )
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,9 @@ def raw_function(found: Any, plan: ContainerPlan) -> Callable[..., Any]:
     raw = getattr(found, "_raw_f", None)
     if raw is None:
         raw = getattr(found, "raw_f", None)
-    if raw is None and callable(found):
+    if (
+        raw is None and callable(found) and not hasattr(found, "_raw_f")
+    ):  # a handle is callable only to say that it is not
         raw = found
     if raw is None:
         raise ExecutionError(

@@ -153,7 +153,11 @@ class Callee:
         return await spawn_many(self, inputs, kwargs)
 
     async def stats(self) -> Any:
-        return await self.pool.ask("stats")
+        """What the controller says of the pool, with this process's demand as it is now."""
+        pool = self.pool
+        if pool.unreported:
+            await pool.app.on_loop(pool.report_now())
+        return await pool.ask("stats")
 
     async def set_rules(self, changes: dict[str, Any]) -> Any:
         return await self.pool.ask("set_rules", changes)
@@ -376,7 +380,19 @@ class PoolClient(Callee):
         self._will_look = False
         self._report_if_needed()
 
+    @property
+    def unreported(self) -> int:
+        """By how much demand has changed since it was reported: reports are made on a scale of doubling and halving."""
+        return self.demand() - self._reported
+
+    async def report_now(self) -> None:
+        """Report demand as it is, and wait until the controller knows. I/O loop."""
+        await self.app.report(self.tag, *self._next_report(), ())
+
     def _report(self, releases: Any) -> None:
+        self.app.update(self.tag, *self._next_report(), releases)
+
+    def _next_report(self) -> tuple[int, int, int]:
         with self._lock:
             self._seq += 1
             seq = self._seq
@@ -384,7 +400,7 @@ class PoolClient(Callee):
             demand = self._reported = self.demand()
             lasting = demand - sum(max(0, run.wants_slots - run.lasting_slots) for run in runs)
             self._reported_at = _monotonic()
-        self.app.update(self.tag, seq, demand, lasting, releases)
+        return seq, demand, lasting
 
     # --- the controller
 
@@ -558,9 +574,10 @@ class AppClient:
 
     def _update_soon(self, tag: str, seq: int, demand: int, lasting: int, releases: Any) -> None:
         self._ensure_polling()
-        _spawn_task(self._update(tag, seq, demand, lasting, releases))
+        _spawn_task(self.report(tag, seq, demand, lasting, releases))
 
-    async def _update(self, tag: str, seq: int, demand: int, lasting: int, releases: Any) -> None:
+    async def report(self, tag: str, seq: int, demand: int, lasting: int, releases: Any) -> None:
+        """The same, to be waited for. I/O loop."""
         args = (self.link.client_id, self.container_id, tag, seq, demand, lasting, releases)
         await self._hear("update", *args, pool=self.pool(tag))
 

@@ -95,6 +95,9 @@ class Host(Protocol):
     async def room(self) -> tuple[Room, int]:
         """What the cluster has for our containers, and how many cores its nodes have together."""
 
+    async def free(self) -> Room:
+        """What nobody on the cluster uses now, other apps included. For people: it is late by some tenths of a second."""
+
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         """Why no node could ever hold a container of `tag`, and whether the cluster could grow one; None if one could."""
 

@@ -24,6 +24,7 @@ from raymodal.logic import pools as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
 from raymodal.logic.fleet import Fleet
 from raymodal.logic.pools import Pool, Status
+from raymodal.logic.why import explain, have, wishes
 from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest, lanes_of
 from raymodal.spec.function import FunctionSpec, spec_env
 from raymodal.wire import Failure
@@ -490,17 +491,60 @@ class ControllerService:
     # --- questions
 
     async def stats(self, tag: str) -> dict[str, Any]:
+        """What a function looks like now: inputs that wait and run, containers by state."""
         pool, stats = self._fleet.pools[tag], self._fleet.stats(tag)
+        unreported = self._client.pool(tag).unreported if self._open_inputs[tag] else 0
         return {
-            "backlog": self._fleet.unmet(tag),
+            "backlog": max(0, self._fleet.unmet(tag) + unreported),
             "running": stats.leases,
             "containers": stats.starting + stats.busy + stats.idle,
             "starting": stats.starting,
             "busy": stats.busy,
             "idle": stats.idle,
-            "demand": stats.demand,
+            "demand": max(0, stats.demand + unreported),
             "target": pool.decision.target if pool.decision else 0,
+            "waits_for": self._fleet.waits_for(tag),
         }
+
+    async def why(self, tag: str) -> dict[str, Any]:
+        """Why a function has as many containers as it has: rules, figures of now, and the last decisions, newest first.
+
+        Raises:
+            NotFoundError: no such pool.
+        """
+        pool = self._fleet.pools.get(tag)
+        if pool is None:
+            raise NotFoundError(f"No function {tag!r} has containers in this app. {self._known_pools()}")
+        now, figures = self._now(), await self.stats(tag)
+        return {
+            "function": tag,
+            "because": explain(pool.decision, figures["demand"], pool.rules) if pool.decision else "no inputs",
+            "rules": {**await self.rules(tag), "target_inputs": pool.rules.target_inputs},
+            "now": figures,
+            "startup": {"typical_s": pool.startup.typical, "late_s": pool.startup.late},
+            "failed_starts": pool.failed_starts,
+            "decisions": [
+                {
+                    "seconds_ago": now - past.at,
+                    "target": past.decision.target,
+                    "limited_by": past.decision.limited_by,
+                    "because": explain(past.decision, past.demand, past.rules),
+                    "demand": past.demand,
+                    "starting": past.starting,
+                    "busy": past.busy,
+                    "idle": past.idle,
+                }
+                for past in reversed(pool.decisions)
+            ],
+        }
+
+    async def pool_tags(self) -> list[str]:
+        """Functions, and the objects of classes that are in use."""
+        return list(self._fleet.pools)
+
+    def _known_pools(self) -> str:
+        tags = [f"'{tag}'" for tag in list(self._fleet.pools)[:20]]
+        return f"It has {', '.join(tags)}" + ("." if len(self._fleet.pools) <= 20 else ", ...")
 
     async def facts(self) -> dict[str, Any]:
         """Figures for tests and tools: control calls handled, containers by function."""
@@ -519,7 +563,12 @@ class ControllerService:
         }
 
     async def set_rules(self, tag: str, changes: dict[str, Any]) -> dict[str, Any]:
-        self._fleet.set_rules(tag, **changes)
+        if tag not in self._fleet.pools:
+            raise NotFoundError(f"No function {tag!r} has containers in this app. {self._known_pools()}")
+        try:
+            self._fleet.set_rules(tag, **changes)
+        except ValueError as error:
+            raise InvalidError(str(error)) from None
         self._step()
         return await self.rules(tag)
 
@@ -718,9 +767,11 @@ class ControllerService:
                 ready.cancel()
                 raise TimeoutError
             if begun is None and now - asked > 5.0:
+                ask = self._setups[process.tag].ask
                 self._note(
                     f"slow:{process.tag}",
-                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for 5 s.",
+                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for 5 s; "
+                    f"it asks for {wishes(ask)}, and free are {have(ask, await self._host.free())}.",
                 )
 
     def _failed(self, container_id: str, failure: Failure, *, by_user: bool) -> None:

@@ -32,6 +32,7 @@ from raymodal.logic.pools import (
     Client,
     Command,
     Container,
+    Decided,
     Drain,
     Grant,
     Kill,
@@ -45,6 +46,7 @@ from raymodal.logic.pools import (
     Status,
     Yield,
 )
+from raymodal.logic.why import holders, lacks
 
 START_BACKOFF_S = 0.5
 FEW_CORES = 4
@@ -52,6 +54,7 @@ SHOWS_S = 0.05  # after a function's first container is ready
 FIRST_ALONE_S = 1.0  # or until it is ready; on few cores two processes that start at once are both late
 MAX_LAPSED = 1000
 CYCLE_AFTER_S = 5.0
+SAID_AFTER_S = 5.0  # a function without any container waits for room
 RESCUE_AFTER_S = 0.2
 RESCUE_AFTER_GROWING_S = 5.0  # where the cluster could also grow
 STARVED_S = 2.0  # without any container for this long, a function gets a turn
@@ -175,10 +178,12 @@ class Fleet:
         if container is None or container.status is not Status.STARTING:
             return
         container.status = Status.READY
+        pool = self.pools[container.tag]
+        if not container.pending:
+            pool.startup.add(now - container.since)  # else it has waited for room as well
         self._settle(container)
         self.touch(container.tag)
         container.since = container.idle_since = now
-        pool = self.pools[container.tag]
         if not pool.ever_ready:
             pool.first_ready_at = now
         pool.ever_ready = True
@@ -289,9 +294,19 @@ class Fleet:
         return commands
 
     def set_rules(self, tag: str, **changes: object) -> Rules:
-        """Merge changes into a function's live rules, whole or not at all."""
+        """Merge changes into a function's live rules, whole or not at all.
+
+        Raises:
+            ValueError: they contradict each other or what is in force; nothing has changed.
+        """
         pool = self.pools[tag]
-        pool.rules = replace(pool.rules, **changes)  # type: ignore[arg-type]
+        rules: Rules = replace(pool.rules, **changes)  # type: ignore[arg-type]
+        # Both bounds together: a change of one may contradict the other's present value.
+        if rules.max_containers and rules.min_containers > rules.max_containers:
+            raise ValueError(
+                f"min_containers={rules.min_containers} would be greater than max_containers={rules.max_containers}"
+            )
+        pool.rules = rules
         self.touch(tag)
         return pool.rules
 
@@ -347,7 +362,9 @@ class Fleet:
             pool.decision.target,
             pool.decision.limited_by,
         ):
-            pool.decisions.append((now, decision, load))
+            pool.decisions.append(
+                Decided(now, decision, pool.rules, load.demand, load.starting, load.busy, len(load.idle_since))
+            )
         pool.decision = decision
         if decision.again_at is not None:
             timers.append(decision.again_at)
@@ -409,6 +426,16 @@ class Fleet:
     def unmet(self, tag: str) -> int:
         """Slots that callers could use and do not have."""
         return self.pools[tag].unmet()
+
+    def waits_for(self, tag: str) -> str | None:
+        """What keeps this function from starting a container that it should have, in words; None if nothing does."""
+        if tag not in self._starved:
+            return None
+        ask = self.pools[tag].ask
+        free = self.free_room()
+        text = lacks(ask, free, self.room)
+        others = holders(ask, free, ((c.tag, c.ask) for c in self.containers.values() if not c.pending))
+        return f"{text}; containers have it: {others}" if others else text
 
     # --- inside
 
@@ -591,7 +618,18 @@ class Fleet:
         if not self._reclaim(waiting, commands, now):
             rescue = self._rescue(waiting, now)
             commands += rescue or self._give_turn(waiting, now)
-        return commands
+        return commands + [note for tag in waiting if (note := self._say_what_waits(self.pools[tag], now)) is not None]
+
+    def _say_what_waits(self, pool: Pool, now: float) -> Note | None:
+        """Once per function that has inputs waiting and no container for them."""
+        is_due = pool.starved_since is not None and now >= pool.starved_since + SAID_AFTER_S
+        if not is_due or f"room:{pool.tag}" in self._noted or pool.live() or not pool.unmet():
+            return None
+        self._noted.add(f"room:{pool.tag}")
+        return Note(
+            f"room:{pool.tag}",
+            f"Function {pool.tag!r} has no container and has waited {SAID_AFTER_S:g} s for {self.waits_for(pool.tag)}.",
+        )
 
     def _admit(self, wants: dict[str, int], room: Room, commands: list[Command], now: float) -> tuple[list[str], Room]:
         """Start what fits, in turn; returns who waits, and what is left."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from raymodal.logic.autoscale import Ask, Decision, Load, Rules
+from raymodal.logic.predict import StartupTime
 
 
 class Status(StrEnum):
@@ -139,6 +140,19 @@ class Client:
     lasting: dict[str, int] = field(default_factory=dict)  # remembered for one that comes back
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that was another one than before, and what it was made from. For people."""
+
+    at: float
+    decision: Decision
+    rules: Rules
+    demand: int
+    starting: int
+    busy: int
+    idle: int
+
+
 @dataclass(slots=True)
 class Pool:
     tag: str
@@ -155,8 +169,9 @@ class Pool:
     failed_starts: int = 0
     retry_at: float = 0.0
     decision: Decision | None = None
-    decisions: deque[tuple[float, Decision, Load]] = field(default_factory=lambda: deque(maxlen=32))
+    decisions: deque[Decided] = field(default_factory=lambda: deque(maxlen=32))
     starved_since: float | None = None
+    startup: StartupTime = field(default_factory=StartupTime)
     asked: dict[str, int] = field(default_factory=dict)  # client -> slots that it could use
     lasting: dict[str, int] = field(default_factory=dict)  # of these, those that outlast a start
     again_at: float | None = None  # when it must be looked at if nothing happens before

@@ -239,6 +239,9 @@ class _Host:
         cores = os.cpu_count() or 1
         return Room(float(cores), 1 << 60, 0.0, cores), cores
 
+    async def free(self) -> Room:
+        return (await self.room())[0]
+
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         return None
 

@@ -108,6 +108,10 @@ class RayHost:
         cpus, memory, gpus = total.get("CPU", 0.0), int(total.get("memory", 0)), total.get("GPU", 0.0)
         return Room(cpus, memory, gpus, int(cpus), can_grow=not self._placer.is_own), max(1, int(cpus))
 
+    async def free(self) -> Room:
+        left = await asyncio.to_thread(ray.available_resources)
+        return Room(left.get("CPU", 0.0), int(left.get("memory", 0)), left.get("GPU", 0.0), 0)
+
     def misfit(self, tag: str) -> tuple[str, bool] | None:
         return self._misfits.get(tag)
 

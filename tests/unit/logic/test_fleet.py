@@ -509,6 +509,11 @@ def test_nothing_is_drained_for_room_that_it_does_not_give() -> None:
 
     assert world.demand("a", "gpu", 1) == []
     assert world.demand("a", "huge", 1) == []
+    assert world.fleet.waits_for("gpu") == "1 GPU (0 of 0 free)"
+    assert world.fleet.waits_for("huge") == "64 CPUs (1 of 4 free); containers have it: 'f' (3)"
+    said = world.wait(5)
+    assert kinds(said) == ["Note", "Note"]
+    assert "'gpu' has no container and has waited 5 s for 1 GPU (0 of 0 free)" in said[0].text
     assert world.wait(5) == []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import cloudpickle
 
 from raymodal.engine.current import set_engine
-from raymodal.exception import NotFoundError
+from raymodal.exception import InvalidError, NotFoundError
 from raymodal.plan.app import AppPlan
 
 
@@ -29,10 +29,14 @@ class FakePool:
         }
 
     async def stats(self) -> dict[str, int]:
-        return {"backlog": 3, "running": 1, "containers": 2}
+        states = {"starting": 1, "busy": 1, "idle": 0, "waits_for": None}
+        return {"backlog": 3, "running": 1, "containers": 2, **states}
 
     async def set_rules(self, changes: dict[str, Any]) -> dict[str, Any]:
-        self.rules = {**self.rules, **changes}
+        rules = {**self.rules, **changes}
+        if rules["max_containers"] is not None and rules["min_containers"] > rules["max_containers"]:
+            raise InvalidError("as the controller says")
+        self.rules = rules
         return self.rules
 
     def call(self, args: Any, kwargs: Any) -> Any:

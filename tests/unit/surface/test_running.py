@@ -25,7 +25,7 @@ from raymodal.exception import (
     NotFoundError,
     UnimplementedError,
 )
-from raymodal.types import FunctionAutoscalerSettings
+from raymodal.types import ContainerStats, FunctionAutoscalerSettings
 from tests.unit.surface.fake_engine import FakeEngine
 
 app = modal.App("example")
@@ -532,6 +532,9 @@ class TestAutoscaler:
             ):
                 with pytest.raises(InvalidError):
                     add.autoscaler.update(**wrong)
+            with pytest.raises(TypeError, match="max_containers=2.5"):
+                add.autoscaler.update(max_containers=2.5)
+            assert add.autoscaler.settings() == FunctionAutoscalerSettings(4, None, 60, 0)
 
     def test_older_spellings(self, engine: FakeEngine) -> None:
         """`update_autoscaler` and `keep_warm` still work: here None means unchanged."""
@@ -548,6 +551,8 @@ class TestAutoscaler:
         with app.run():
             stats = add.get_current_stats()
         assert (stats.backlog, stats.num_total_runners, stats.num_running_inputs, stats.input_headroom) == (3, 2, 1, 1)
+        assert isinstance(stats, ContainerStats)
+        assert (stats.num_starting, stats.num_busy, stats.num_idle, stats.waits_for) == (1, 1, 0, None)
 
 
 def test_info() -> None:
