@@ -23,10 +23,14 @@ from raymodal.logic.autoscale import Load, Rules
 
 UNLIMITED = 100
 """Containers where `max_containers` is not given: Serve needs a number, and this is its own."""
-METRICS_INTERVAL_S = 0.1
-"""How often a handle of a deployment tells Serve's controller what waits and runs."""
+METRICS_INTERVAL_S = 0.25
+"""How often each handle of a deployment tells Serve's controller what waits and runs.
+
+Measured on two cores, from a burst to the policy that sees it: 0.2 s with 0.1 s, 0.3 with 0.25, 0.5 with 0.5, 0.6 with 1 and Serve's
+mean over 2 s; a handle costs the controller 2, 1, 0.5 % of a core. Every proxy, and every replica that calls, has a handle.
+"""
 LOOK_BACK_S = 0.5
-"""What is told: the most inputs at one moment of these seconds. Serve samples them five times in it, or every `METRICS_INTERVAL_S`."""
+"""The most inputs at one moment of these seconds are what counts. Serve samples them five times in it: every 0.1 s."""
 PATIENCE_S = 5.0
 """Starts that take longer than this are not short of cores."""
 
@@ -93,7 +97,7 @@ def paced(wanted: int, load: Load, memory: Memory, at_once: int, now: float) -> 
         return wanted
     waited = 0.0 if memory.starting_since is None else now - memory.starting_since
     doublings = min(int(waited / PATIENCE_S), 20)
-    return max(have, min(wanted, have - load.starting + max(at_once, 1) * 2**doublings))
+    return max(have, min(wanted, have - load.starting + (max(at_once, 1) << doublings)))
 
 
 def told(wanted: int, ready: int, upscaling_factor: float, downscaling_factor: float) -> float:

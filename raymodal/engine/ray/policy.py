@@ -19,9 +19,11 @@ What Serve keeps to itself, and no policy can change (Ray 2.60, `ray/serve/autos
 - Which replica ends is its choice: first those not yet running, then the newest on the node with the fewest. It may be a busy one.
   It gets no new requests and may finish those it has, for `graceful_shutdown_timeout_s`; then it is killed.
 - It shows how many requests wait and run, as sampled by handles, and not how many came. A request shorter than the time between two
-  samples (`logic.serve.METRICS_INTERVAL_S`) may go unseen, and then does not prolong the window.
-- Policies run inside its control loop, in which an error of one application's policy keeps the others from being looked at.
-  So nothing leaves `__call__`: the last target is kept.
+  samples (0.1 s, see `logic.serve.LOOK_BACK_S`) may go unseen, and then does not prolong the window.
+- Policies run inside its control loop, in which an error of one application's policy keeps the others from being looked at;
+  one in a policy's constructor makes the deploy wait for ever and `serve.status()` fail for all (tried). So no error leaves the policy:
+  the last target is kept, and the reason is in the log of Serve's controller. `autoscaling_config` and `deployment_options`
+  raise at once, where the user is.
 
 This module is sent to Serve's controller by value and what it imports is found there by name: raymodal must be installed
 where the controller runs. It is imported without Ray.
@@ -53,7 +55,8 @@ class ModalAutoscalingPolicy:
 
     What is not given is taken from the deployment's own `AutoscalingConfig` (`min_replicas`, `max_replicas`,
     `target_ongoing_requests`), so that nothing need be written twice. Serve enforces its own bounds in any case. Serve makes a
-    new object at each deploy: windows then begin anew.
+    new object at each deploy: windows then begin anew. Values that are wrong or contradict each other leave the number of
+    replicas to Serve's bounds; see the module for how they are told.
 
     Args:
         min_containers, max_containers: bounds, inside those of Serve.
@@ -63,9 +66,6 @@ class ModalAutoscalingPolicy:
         target_inputs: requests per replica that are aimed at; `max_inputs` by default.
         starts_at_once: replicas that may start at a time; the cluster's CPUs by default.
 
-    Raises:
-        InvalidError: values contradict each other.
-        TypeError, ValueError: no whole number; a negative one.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -80,19 +80,28 @@ class ModalAutoscalingPolicy:
         max_inputs: int | None = None,
         target_inputs: int | None = None,
         starts_at_once: int | None = None,
+        **unknown: Any,
     ) -> None:
-        self._given = checked_rules(
-            min_containers, max_containers, buffer_containers, scaledown_window, max_inputs, target_inputs
-        )
+        self._problem: Exception | None = None
+        self._given = Rules()
+        self._at_once: int | None = None
+        try:
+            if unknown:
+                raise InvalidError(f"{', '.join(unknown)}: no parameter of the policy")
+            self._given = checked_rules(
+                min_containers, max_containers, buffer_containers, scaledown_window, max_inputs, target_inputs
+            )
+            self._at_once = _count("starts_at_once", starts_at_once)
+        except Exception as error:  # noqa: BLE001 - see the module: Serve has no answer to it
+            self._problem = error
         self._has_target = max_inputs is not None or target_inputs is not None
-        self._at_once = _count("starts_at_once", starts_at_once)
         self._memory = Memory()
         self._cores = 1
         self._cores_at: float | None = None
         self._reasons: set[str] = set()
 
     def __call__(self, ctx: Any) -> tuple[float, dict[str, Any]]:
-        """How many replicas; never raises, never blocks.
+        """How many replicas. Does not raise, and waits for nothing.
 
         Args:
             ctx: Serve's `AutoscalingContext`.
@@ -107,6 +116,8 @@ class ModalAutoscalingPolicy:
             return self._unchanged(ctx), {}
 
     def _target(self, ctx: Any, now: float) -> float:
+        if self._problem is not None:
+            raise self._problem
         seen = Seen(ctx.current_num_replicas, ctx.target_num_replicas, ctx.total_num_requests)
         load, self._memory = observed(seen, self._memory, now)
         wanted = decide(self._rules(ctx), load, now).target
@@ -123,7 +134,9 @@ class ModalAutoscalingPolicy:
             max_containers=min(given.max_containers or most, most),
             buffer_containers=given.buffer_containers,
             scaledown_window=given.scaledown_window,
-            target_inputs=given.target_inputs if self._has_target else ctx.config.get_target_ongoing_requests(),
+            target_inputs=given.target_inputs
+            if self._has_target
+            else max(1, int(ctx.config.get_target_ongoing_requests())),
         )
 
     def _unchanged(self, ctx: Any) -> float:
@@ -178,12 +191,16 @@ def autoscaling_config(
     Serve's `max_ongoing_requests` must be the same, which `deployment_options` sees to.
 
     Raises:
-        InvalidError, TypeError, ValueError: see there.
+        InvalidError: values contradict each other.
+        TypeError, ValueError: no whole number; a negative one.
     """
-    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-
     rules = checked_rules(
-        min_containers, max_containers, buffer_containers, scaledown_window, max_inputs or 1, target_inputs
+        min_containers,
+        max_containers,
+        buffer_containers,
+        scaledown_window,
+        1 if max_inputs is None else max_inputs,
+        target_inputs,
     )
     given = {
         "buffer_containers": rules.buffer_containers,
@@ -192,6 +209,9 @@ def autoscaling_config(
         "starts_at_once": _count("starts_at_once", starts_at_once),
     }
     kwargs = {name: value for name, value in given.items() if value}
+    # Once everything is checked: importing ray.serve takes seconds.
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
     with warnings.catch_warnings():
         # Of `metrics_interval_s`, whose named successor is declared in Ray 2.60 and read nowhere.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -210,14 +230,14 @@ def deployment_options(*, max_inputs: int | None = None, timeout: float = 300, *
         scaling: the other parameters of `autoscaling_config`.
 
     Raises:
-        InvalidError, TypeError, ValueError: see `ModalAutoscalingPolicy`.
+        InvalidError, TypeError, ValueError: see `autoscaling_config`.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise InvalidError(f"timeout={timeout!r} is not a number of seconds")
     if not 1 <= timeout <= _MAX_TIMEOUT_S:
         raise InvalidError(f"timeout={timeout} must be between 1 and {_MAX_TIMEOUT_S} seconds")
     return {
-        "max_ongoing_requests": max_inputs or 1,
+        "max_ongoing_requests": 1 if max_inputs is None else max_inputs,
         "graceful_shutdown_timeout_s": float(timeout),
         "autoscaling_config": autoscaling_config(max_inputs=max_inputs, **scaling),
     }
@@ -234,7 +254,7 @@ def checked_rules(
     """Modal's parameters, checked as a decorator's are, and against each other.
 
     Raises:
-        InvalidError, TypeError, ValueError: see `ModalAutoscalingPolicy`.
+        InvalidError, TypeError, ValueError: see `autoscaling_config`.
     """
     check_scaling(min_containers, max_containers, buffer_containers, scaledown_window)
     if max_containers and buffer_containers and buffer_containers > max_containers:
