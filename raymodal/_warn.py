@@ -33,7 +33,7 @@ WARNINGS: dict[str, str] = {
     "object of its own, but what modules hold is seen by the next input. Way out: `--engine ray`.",
     "environment": "On the local engine containers are threads of one process, which has one environment: the variables of env=, "
     "secrets and images are not set. Way out: `--engine ray`, or set them before the run.",
-    "experimental_options": "Modal's experimental options have no meaning on Ray and are not looked at.",
+    "experimental_options": 'Modal\'s experimental options have no meaning on Ray and are not looked at. raymodal has one of its own, "autoscaler".',
     "_experimental_restrict_output": "Results are pickled as always; restricting them to plain data is not carried out.",
     "image.steps": "Images are not built yet: the function runs in the Python environment of the node. Way out: install the "
     "packages there before the run. `Image.env` is honoured.",

@@ -982,7 +982,7 @@ def not_carried_out(spec: FunctionSpec) -> Iterator[str]:
         ("block_network", spec.block_network),
         ("restrict_modal_access", spec.restrict_modal_access),
         ("i6pn", spec.i6pn),
-        ("experimental_options", spec.experimental_options),
+        ("experimental_options", spec.experimental_options.keys() - {"autoscaler"}),
         ("_experimental_restrict_output", spec.restrict_output),
         ("web", spec.webhook),
         ("clustered", spec.cluster),

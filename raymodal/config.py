@@ -41,6 +41,7 @@ class Settings:
     warm_memory_mib: int = 200  # at most so much memory of a node for them
     read_only_arrays: bool = False  # large arrays arrive read-only and without a copy
     max_outstanding: int = 1000  # inputs of one map reported as demand; Modal's figure
+    autoscaler: str = "fixed"  # one of `logic.predict.POLICIES`, for functions that name none
     max_pending: int = 2_000  # see `logic.limits.Limits`; Modal's figures
     max_total: int = 25_000
     max_spawned: int = 1_000_000

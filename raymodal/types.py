@@ -399,7 +399,7 @@ class ScalingDecision:
     Attributes:
         seconds_ago: when it was taken.
         target: containers wanted.
-        limited_by: "demand", "min_containers", "max_containers", "scaledown_window", or "busy".
+        limited_by: "demand", "min_containers", "max_containers", "scaledown_window", "busy", or "expected".
         because: the same in words, with the figures.
         demand: inputs that waited and ran. The rest: containers there were.
     """
@@ -459,7 +459,7 @@ class ScalingReport:
             f"  rules   min_containers={rules.min_containers}, {most}, buffer_containers={rules.buffer_containers}, "
             f"scaledown_window={rules.scaledown_window} s, inputs per container: {self.target_inputs}",
             f"  now     {now.num_starting} starting, {now.num_busy} busy, {now.num_idle} idle; "
-            f"{now.num_running_inputs} inputs run, {now.backlog} wait",
+            f"inputs: {now.num_running_inputs} run, {now.backlog} wait",
         ]
         if now.waits_for is not None:
             lines.append(f"  waits   for {now.waits_for}")

@@ -24,6 +24,7 @@ from raymodal.logic import pools as fl
 from raymodal.logic.autoscale import DEFAULT_SCALEDOWN_S, Ask, Rules
 from raymodal.logic.fleet import Fleet
 from raymodal.logic.pools import Pool, Status
+from raymodal.logic.predict import POLICIES
 from raymodal.logic.why import explain, have, wishes
 from raymodal.plan.pool import ClientOptions, ContainerPlan, FunctionFacts, PoolRequest, lanes_of
 from raymodal.spec.function import FunctionSpec, spec_env
@@ -32,6 +33,7 @@ from raymodal.wire import Failure
 POLL_S = 3.0  # a caller's long-poll; its return is the heartbeat
 CONTAINER_POLL_S = 10.0
 SILENT_S = 25.0  # a container that has not polled for this long is asked whether it lives
+STALLED_S = 5.0  # a container that the cluster has not begun with waits for room
 DRAIN_S = 30.0
 EXIT_GRACE_S = 30.0  # what exit hooks may take when the app stops; as long as in Modal
 STOP_S = 5.0  # and containers without any
@@ -53,6 +55,20 @@ def rules_of(spec: FunctionSpec) -> Rules:
     )
 
 
+def policy_of(spec: FunctionSpec, default: str) -> str:
+    """The name of a function's scaling policy: its own (`experimental_options={"autoscaler": ...}`), or the setting.
+
+    Raises:
+        InvalidError: there is none of that name.
+    """
+    name = spec.experimental_options.get("autoscaler", default)
+    if name not in POLICIES:
+        raise InvalidError(
+            f"Function {spec.tag!r}: no scaling policy is named {name!r}; there are {' and '.join(map(repr, POLICIES))}"
+        )
+    return name
+
+
 @dataclass(slots=True)
 class PoolSetup:
     """One function as the controller is told of it."""
@@ -61,6 +77,7 @@ class PoolSetup:
     facts: FunctionFacts
     ask: Ask
     rules: Rules
+    policy: str = "fixed"  # one of `logic.predict.POLICIES`
 
     @property
     def is_template(self) -> bool:
@@ -69,9 +86,12 @@ class PoolSetup:
 
     def pool(self) -> Pool:
         runs = None if self.facts.batch is None else self.facts.lanes * self.facts.batch.max_batch_size
-        return Pool(
+        pool = Pool(
             self.facts.tag, self.rules, self.ask, slots=self.facts.slots, runs=runs, max_starts=MAX_START_FAILURES
         )
+        if self.policy == "hybrid":
+            pool.foresee()
+        return pool
 
 
 @dataclass(slots=True)
@@ -237,7 +257,7 @@ class ControllerService:
         spec = request.spec(base.plan.spec)
         opened = self._host.open_pool(spec)
         plan = replace(base.plan, spec=spec, env=spec_env(spec), hide_gpus=opened.hide_gpus, request=request)
-        setup = PoolSetup(plan, request.facts(base.facts), opened.ask, rules_of(spec))
+        setup = PoolSetup(plan, request.facts(base.facts), opened.ask, rules_of(spec), base.policy)
         self._setups[request.tag] = setup
         self._client.learn(setup.facts)
         self._fleet.add(setup.pool())
@@ -756,6 +776,7 @@ class ControllerService:
         ready = asyncio.ensure_future(self._host.ready(process.handle))
         begun: float | None = None
         asked = process.asked_at
+        is_stalled = False
         while True:
             done, _ = await asyncio.wait({ready}, timeout=0.5)
             if done:
@@ -766,11 +787,14 @@ class ControllerService:
             if begun is not None and now - begun > limit:
                 ready.cancel()
                 raise TimeoutError
-            if begun is None and now - asked > 5.0:
+            if begun is None and now - asked > STALLED_S and not is_stalled:
+                is_stalled = True
+                self._fleet.container_stalled(container_id)
+                self._step()
                 ask = self._setups[process.tag].ask
                 self._note(
                     f"slow:{process.tag}",
-                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for 5 s; "
+                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for {STALLED_S:g} s; "
                     f"it asks for {wishes(ask)}, and free are {have(ask, await self._host.free())}.",
                 )
 

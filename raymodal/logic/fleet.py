@@ -179,7 +179,7 @@ class Fleet:
             return
         container.status = Status.READY
         pool = self.pools[container.tag]
-        if not container.pending:
+        if not (container.pending or container.stalled):
             pool.startup.add(now - container.since)  # else it has waited for room as well
         self._settle(container)
         self.touch(container.tag)
@@ -188,7 +188,14 @@ class Fleet:
             pool.first_ready_at = now
         pool.ever_ready = True
         pool.failed_starts = 0
-        pool.retry_at = 0.0
+        pool.retry_at = -math.inf
+
+    def container_stalled(self, container_id: str) -> None:
+        """The cluster has not begun with a start after a while: others have the room. Once nobody wants it, it is given up."""
+        container = self.containers.get(container_id)
+        if container is not None and container.status is Status.STARTING:
+            container.stalled = True
+            self.touch(container.tag)
 
     def container_failed(
         self, container_id: str, failure: tuple[object, ...], now: float, *, by_user: bool
@@ -356,14 +363,22 @@ class Fleet:
         commands += self._grant(pool, now)
         commands += self._ask_back(pool)
         commands += self._level(pool)
-        load = pool.load()
-        decision = decide(pool.rules, load, now)
+        load, rules = pool.load(), pool.rules
+        if pool.arrivals is not None:
+            pool.arrivals.observe(sum(pool.asked.values()), now)
+            shape = pool.arrivals.shape(rules, now)
+            rules = shape.rules
+            if shape.again_at is not None:
+                timers.append(shape.again_at)
+        decision = decide(rules, load, now)
+        if decision.limited_by == "min_containers" and rules.min_containers > pool.rules.min_containers:
+            decision = replace(decision, limited_by="expected")
         if pool.decision is None or (decision.target, decision.limited_by) != (
             pool.decision.target,
             pool.decision.limited_by,
         ):
             pool.decisions.append(
-                Decided(now, decision, pool.rules, load.demand, load.starting, load.busy, len(load.idle_since))
+                Decided(now, decision, rules, load.demand, load.starting, load.busy, len(load.idle_since))
             )
         pool.decision = decision
         if decision.again_at is not None:
@@ -391,7 +406,7 @@ class Fleet:
         elif decision.target < load.containers:
             commands += self._shrink(pool, load.containers - decision.target, now)
         if not load.demand:
-            commands += self._withdraw(pool, load.containers - pool.rules.min_containers, now)
+            commands += self._withdraw(pool, load.containers - rules.min_containers, now)
         at = min(timers, default=None)
         if at != pool.again_at:
             pool.again_at = at
@@ -561,9 +576,9 @@ class Fleet:
         return commands
 
     def _withdraw(self, pool: Pool, count: int, now: float) -> list[Command]:
-        """Starts for which there is no room and no more need: a growing cluster must not grow for them."""
+        """Starts for which there is no room and no more need: a growing cluster must not grow for them, and what others leave is not to be taken by them."""
         commands: list[Command] = []
-        for container in [c for c in pool.containers.values() if c.pending][: max(count, 0)]:
+        for container in [c for c in pool.containers.values() if c.pending or c.stalled][: max(count, 0)]:
             commands += self._forget(container, now)
             commands.append(Kill(container.container_id, "it is not needed any more"))
         return commands
@@ -659,7 +674,7 @@ class Fleet:
 
     def _settle(self, container: Container) -> None:
         """It has room, or is no more."""
-        container.pending = False
+        container.pending = container.stalled = False
         self._pending.pop(container.container_id, None)
 
     def _reclaim(self, waiting: list[str], commands: list[Command], now: float) -> bool:

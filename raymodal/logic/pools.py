@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from raymodal.logic.autoscale import Ask, Decision, Load, Rules
-from raymodal.logic.predict import StartupTime
+from raymodal.logic.predict import Arrivals, StartupTime
 
 
 class Status(StrEnum):
@@ -125,6 +125,7 @@ class Container:
     idle_since: float = 0.0
     pending: bool = False  # started although there is no room: a cluster that can grow shall hear of it
     retiring: bool = False  # another function waits for its room: no further leases
+    stalled: bool = False  # asked for a while ago, and the cluster has not begun with it
     lingers: bool = False  # it drains, and is not told to end yet
     used: bool = False  # it has run the one input that it is for, or wants none
 
@@ -167,11 +168,12 @@ class Pool:
     ever_ready: bool = False
     first_ready_at: float = -math.inf
     failed_starts: int = 0
-    retry_at: float = 0.0
+    retry_at: float = -math.inf
     decision: Decision | None = None
     decisions: deque[Decided] = field(default_factory=lambda: deque(maxlen=32))
     starved_since: float | None = None
     startup: StartupTime = field(default_factory=StartupTime)
+    arrivals: Arrivals | None = None  # where its scaling policy is "hybrid"
     asked: dict[str, int] = field(default_factory=dict)  # client -> slots that it could use
     lasting: dict[str, int] = field(default_factory=dict)  # of these, those that outlast a start
     again_at: float | None = None  # when it must be looked at if nothing happens before
@@ -204,7 +206,11 @@ class Pool:
     @property
     def is_asleep(self) -> bool:
         """Nobody wants anything of it and it has nothing: a class may leave thousands of such behind, one for each of its objects."""
-        return not (self.containers or self.queue or self.rules.min_containers)
+        return not (self.containers or self.queue or self.rules.min_containers or self.arrivals)
+
+    def foresee(self) -> None:
+        """From now on learn when its inputs come."""
+        self.arrivals = Arrivals(self.startup)
 
     def demand(self) -> int:
         """Slots that are worth a container: those in use, and those that callers expect to keep busy for longer than a start takes."""

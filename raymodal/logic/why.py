@@ -20,6 +20,8 @@ def explain(decision: Decision, demand: int, rules: Rules) -> str:
         return f"max_containers={rules.max_containers}, {max(needed, rules.min_containers)} wanted"
     if decision.limited_by == "scaledown_window":
         return f"idle for less than scaledown_window={rules.scaledown_window:g} s, {max(needed, rules.min_containers)} wanted"
+    if decision.limited_by == "expected":
+        return f"inputs are expected about now, for {_count(rules.min_containers, 'container')}, from when they came before"
     if decision.limited_by == "busy":
         return f"those that work or start are not ended, {max(needed, rules.min_containers)} wanted"
     if not demand:

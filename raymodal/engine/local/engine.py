@@ -23,7 +23,7 @@ from raymodal.container.kinds import runtime_for
 from raymodal.container.watch import Watch
 from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import NOT_YET, Gone, OnDone, OpenedPool, RunningApp, StoreClient
-from raymodal.engine.service import ControllerService, PoolSetup, rules_of
+from raymodal.engine.service import ControllerService, PoolSetup, policy_of, rules_of
 from raymodal.engine.store import StoreCore
 from raymodal.exception import InputCancellation
 from raymodal.logic.autoscale import Ask, Room
@@ -342,7 +342,7 @@ class LocalEngine:
                 tags,
                 cls=function.cls,
             )
-            setups.append(PoolSetup(container, tags[tag], _ask(spec), rules_of(spec)))
+            setups.append(PoolSetup(container, tags[tag], _ask(spec), rules_of(spec), policy_of(spec, now.autoscaler)))
         service = host.service = ControllerService(
             plan.app_id, setups, host, options=options, lease_ttl_s=now.lease_ttl_s
         )

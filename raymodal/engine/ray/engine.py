@@ -19,7 +19,7 @@ from raymodal.engine.client import AppClient, PoolClient
 from raymodal.engine.protocol import RunningApp, StoreClient
 from raymodal.engine.ray.placement import Placer
 from raymodal.engine.ray.template.node import FORKED_LABEL
-from raymodal.engine.service import EXIT_GRACE_S, PoolSetup, rules_of
+from raymodal.engine.service import EXIT_GRACE_S, PoolSetup, policy_of, rules_of
 from raymodal.engine.source import pack
 from raymodal.exception import InternalFailure
 from raymodal.logic.limits import Limits
@@ -281,5 +281,7 @@ def _plan_pools(
             read_only_arrays=settings().read_only_arrays,
             cls=function.cls,
         )
-        setups.append(PoolSetup(container, tags[tag], placement.ask, rules_of(spec)))
+        setups.append(
+            PoolSetup(container, tags[tag], placement.ask, rules_of(spec), policy_of(spec, settings().autoscaler))
+        )
     return setups, options, misfits, notes

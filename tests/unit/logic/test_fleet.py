@@ -896,3 +896,64 @@ def test_the_first_container_starts_alone_for_a_moment_on_few_cores() -> None:
     assert fleet.evaluate(0.1) == []
     assert fleet.again_at == FIRST_ALONE_S
     assert [type(c) for c in fleet.evaluate(FIRST_ALONE_S)] == [Start]
+
+
+# --- foreseen
+
+
+def test_a_function_whose_inputs_come_by_the_clock_is_ready_for_them() -> None:
+    """Under "hybrid": every five minutes with a window of one. Its container goes early, and another is there when the next input comes."""
+    one = pool("f", scaledown_window=60.0)
+    one.foresee()
+    world = World(one)
+    found: list[bool] = []
+    for _ in range(20):
+        found.append(bool(world.containers("f", Status.READY)))
+        world.demand("a", "f", 1)
+        world.all_ready()
+        world.wait(1.0)
+        world.give_back("a", "f")
+        ends = world.now + 299.0
+        while world.now < ends:
+            at = world.fleet.again_at
+            world.wait(max(0.0, min(ends, at or ends) - world.now))
+            world.all_ready()
+            world.all_drained()
+
+    assert found[:5] == [False] * 5
+    assert all(found[6:]), "five idle times teach it"
+    assert one.decisions[-2].decision.limited_by == "expected" or one.decisions[-1].decision.limited_by == "expected"
+
+
+def test_a_start_that_the_cluster_does_not_begin_with_is_given_up() -> None:
+    """Others have the room, and meanwhile nobody wants it any more."""
+    world = World(pool("f"))
+    world.demand("a", "f", 1)
+    [container] = world.containers("f")
+    world.demand("a", "f", 0)
+    assert world.containers("f") == [container]
+
+    world.fleet.container_stalled(container)
+    assert kinds(world.step()) == ["Kill"]
+    assert world.containers("f") == []
+
+
+def test_a_clock_that_goes_backwards_ends_nothing() -> None:
+    """Monotonic ones do not, but a restarted machine's may: nobody is taken for dead or idle for it, and calls go on."""
+    world = World(pool("f", scaledown_window=60.0))
+    world.demand("a", "f", 1)
+    world.all_ready()
+    world.give_back("a", "f")
+    world.now -= 1000.0
+
+    world.wait(0.0)
+    assert len(world.containers("f", Status.READY)) == 1
+    world.demand("a", "f", 2)
+    world.all_ready()
+    assert len(world.granted["a"]) == 2
+    for _ in range(2):
+        world.give_back("a", "f")
+    world.wait(1000.0)
+    world.wait(61.0)
+    world.all_drained()
+    assert world.containers("f") == []
