@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from raymodal.logic.autoscale import Load, Rules, decide, needed_for
 from raymodal.logic.predict import Arrivals
@@ -15,7 +16,7 @@ class Ours:
     """`raymodal.logic.autoscale.decide`, asked as the controller asks it: after arrivals, ends and starts, and at `again_at`.
 
     To list every idle container for `decide`, of thousands after each of a million inputs, takes hours. So it is not asked
-    where it can only answer "as it is": no more is needed than there is, and no idle container has reached its window.
+    where it can only answer "as it is": as many are wanted as there are, or not as many idle ones as are too many have reached their window.
     `asks_always` leaves that out; a test holds both against each other.
     """
 
@@ -35,14 +36,22 @@ class Ours:
         return decision.target
 
     def _is_settled(self, view: World, now: float) -> bool:
-        have, high = view.containers, self.rules.max_containers
-        if needed_for(self.rules, view.demand) > have and have != high:
+        have, low, high = view.containers, self.rules.min_containers, self.rules.max_containers
+        wanted = max(needed_for(self.rules, view.demand), low)
+        if high is not None:
+            wanted = min(wanted, high)
+        if wanted > have or (high is not None and have > high):
             return False
-        if have < self.rules.min_containers or (high is not None and have > high):
-            return False
-        # None goes before that, whatever happens until then.
-        self.again_at = next(view.idle_since()) + self.rules.scaledown_window if view.idle else None
-        return self.again_at is None or now < self.again_at
+        spare = have - max(wanted, have - view.idle)
+        if not spare:
+            self.again_at = None
+            return True
+        idle_since, window_s = view.idle_since(), self.rules.scaledown_window
+        # Until that none can go, whatever happens; and if nothing happens, not until as many as are too many were idle for a window.
+        self.again_at = next(iter(idle_since)) + window_s
+        if now >= self.again_at:
+            self.again_at = next(islice(reversed(idle_since), spare - 1, None)) + window_s
+        return now < self.again_at
 
 
 @dataclass

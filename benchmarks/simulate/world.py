@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import ValuesView
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,8 +104,8 @@ class World:
         self._start = start
         self._rng = random.Random(seed)
         self._queue: deque[int] = deque()
-        # By how many inputs they run; within one, in the order in which they came to it. The last set is full ones.
-        self._ready: list[OrderedDict[_Container, None]] = [OrderedDict() for _ in range(slots + 1)]
+        # By how many inputs they run; within one, in the order in which they came to it. The last set is full ones. With when each was idle last.
+        self._ready: list[OrderedDict[_Container, float]] = [OrderedDict() for _ in range(slots + 1)]
         self._starting: OrderedDict[_Container, None] = OrderedDict()
         self._heap: list[tuple[float, int, int, _Container]] = []
         self._order = 0
@@ -149,9 +149,9 @@ class World:
     def containers(self) -> int:
         return len(self._starting) + self._busy + len(self._ready[0])
 
-    def idle_since(self) -> Iterator[float]:
+    def idle_since(self) -> ValuesView[float]:
         """Since when each idle container is (seconds), longest first."""
-        return (container.idle_since for container in self._ready[0])
+        return self._ready[0].values()
 
     def demand_seconds(self, now: float) -> float:
         """Integral of `demand` over time up to `now`: input-seconds."""
@@ -224,7 +224,7 @@ class World:
             if self._ready[running]:
                 container, _ = self._ready[running].popitem()
                 self._serve(container, index, now)
-                self._ready[container.running][container] = None
+                self._ready[container.running][container] = container.idle_since
                 return
         self._queue.append(index)
 
@@ -264,7 +264,7 @@ class World:
     def _fill(self, container: _Container, now: float) -> None:
         while self._queue and container.running < self.slots:
             self._serve(container, self._queue.popleft(), now)
-        self._ready[container.running][container] = None
+        self._ready[container.running][container] = container.idle_since
 
     def _aim(self, target: int, now: float) -> None:
         target = max(0, min(target, self.most))
