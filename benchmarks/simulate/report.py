@@ -20,7 +20,7 @@ SCHEMA = "raymodal-simulate/1"
 class Row:
     """The figures of one policy, over all functions; `Outcome` says what each is. Times as their names say, `_s` in container-seconds.
 
-    `cold_p75_percent`: three of four functions have no higher share of cold starts.
+    `cold_function_percent`: the mean of the functions' shares of cold starts; the rare ones count as much as the busy ones.
     """
 
     policy: str
@@ -31,7 +31,7 @@ class Row:
     container_s: float
     most_containers: int
     starts: int
-    cold_p75_percent: float
+    cold_function_percent: float
 
     @property
     def is_fixed(self) -> bool:
@@ -51,7 +51,7 @@ class Row:
             container_s=sum(outcome.container_s for outcome in outcomes),
             most_containers=_most(outcomes),
             starts=sum(outcome.starts for outcome in outcomes),
-            cold_p75_percent=percentile(sorted(outcome.cold_percent for outcome in outcomes), 75),
+            cold_function_percent=sum(outcome.cold_percent for outcome in outcomes) / len(outcomes),
         )
 
 
@@ -101,46 +101,40 @@ class Comparison:
     """A policy beside fixed windows, read off between the two that are nearest; None where none is on one side.
 
     Attributes:
-        cold_percent, cold_p75_percent: of a fixed window with as many idle container-seconds.
+        cold_percent, cold_function_percent: of a fixed window with as many idle container-seconds.
         idle_s: of a fixed window with the same share of cold starts.
     """
 
     row: Row
     cold_percent: float | None
-    cold_p75_percent: float | None
+    cold_function_percent: float | None
     idle_s: float | None
 
     @classmethod
     def of(cls, row: Row, fixed: Sequence[Row]) -> Comparison:
         """Read off along the logarithm of idle time."""
         cold = [(math.log(max(one.idle_s, 1e-9)), one.cold_percent) for one in fixed]
-        p75 = [(math.log(max(one.idle_s, 1e-9)), one.cold_p75_percent) for one in fixed]
+        functions = [(math.log(max(one.idle_s, 1e-9)), one.cold_function_percent) for one in fixed]
         idle = math.log(max(row.idle_s, 1e-9))
         same = _read_off([(share, logarithm) for logarithm, share in cold], row.cold_percent)
-        return cls(row, _read_off(cold, idle), _read_off(p75, idle), None if same is None else math.exp(same))
+        return cls(row, _read_off(cold, idle), _read_off(functions, idle), None if same is None else math.exp(same))
 
-    def text(self, *, is_many: bool) -> str:
-        """One line."""
+    def lines(self, *, is_many: bool) -> list[str]:
+        """What a fixed window does with as much, and what it takes for as much."""
         row = self.row
-        parts = [
-            f"{row.policy}: {number(row.cold_percent)} % cold, a fixed window {_beside(self.cold_percent, row.cold_percent, ' %')}"
-        ]
+        cold = f"{_beside(row.cold_percent, self.cold_percent)} % cold"
         if is_many:
-            parts.append(
-                f"of three in four functions at the most {number(row.cold_p75_percent)} %, "
-                f"a fixed window {_beside(self.cold_p75_percent, row.cold_p75_percent, ' %')}"
-            )
-        return (
-            "; ".join(parts)
-            + f", for as many idle container-seconds ({number(row.idle_s)}). For as many cold starts a fixed window idles "
-            + f"{_beside(self.idle_s, row.idle_s, ' s')}"
-        )
+            cold += f", {_beside(row.cold_function_percent, self.cold_function_percent)} % of the mean function"
+        return [
+            f"{row.policy} beside a fixed window with as many idle container-seconds: {cold}",
+            f"{row.policy} beside a fixed window with as many cold starts: {_beside(row.idle_s, self.idle_s)} idle container-s",
+        ]
 
 
-def _beside(theirs: float | None, ours: float, unit: str) -> str:
+def _beside(ours: float, theirs: float | None) -> str:
     if theirs is None:
-        return "(beyond those that were run)"
-    return f"{number(theirs)}{unit}" + (f" ({number(ours / theirs)} of it)" if theirs else "")
+        return f"{number(ours)} instead of what none of those that ran has,"
+    return f"{number(ours)} instead of {number(theirs)}" + (f" (x{ours / theirs:.2f})" if theirs else "")
 
 
 def _read_off(points: Sequence[tuple[float, float]], x: float) -> float | None:
@@ -165,7 +159,7 @@ def render(simulation: Simulation, paint: Paint) -> str:
         "wait p50 ms",
         "p99 ms",
         "cold %",
-        *(["p75 of functions"] if is_many else []),
+        *(["of functions %"] if is_many else []),
         "idle container-s",
         "container-s",
         "most",
@@ -179,7 +173,7 @@ def render(simulation: Simulation, paint: Paint) -> str:
             number(row.wait_p50_ms),
             number(row.wait_p99_ms),
             number(row.cold_percent),
-            *([number(row.cold_p75_percent)] if is_many else []),
+            *([number(row.cold_function_percent)] if is_many else []),
             number(row.idle_s),
             number(row.container_s),
             f"{row.most_containers:,}",
@@ -189,7 +183,7 @@ def render(simulation: Simulation, paint: Paint) -> str:
         for row in simulation.rows
     ]
     lines = aligned([heading, *rows], right=range(1, 9 if is_many else 8))
-    compared = [comparison.text(is_many=is_many) for comparison in simulation.comparisons]
+    compared = [line for comparison in simulation.comparisons for line in comparison.lines(is_many=is_many)]
     return "\n".join([f"{paint.strong(simulation.trace)}  {title}", *(f"  {line}" for line in [*lines, *compared])])
 
 

@@ -30,7 +30,7 @@ TUNED = {
     "look_back_period_s": 2.0,
 }
 
-SWEEP_S = (1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
+SWEEP_S = (3, 10, 30, 60, 120, 300, 600, 1800)
 SWEEP = tuple(f"ours-{seconds}" for seconds in SWEEP_S)
 DEFAULT_POLICIES = (
     "ours-10",

@@ -288,7 +288,7 @@ def test_functions_share_nothing() -> None:
     assert row.idle_s == one.idle_s + other.idle_s == 4 * 3
     assert row.container_s == one.container_s + other.container_s
     assert (row.starts, row.most_containers, one.most_containers) == (4, 2, 1)
-    assert (row.cold_percent, row.cold_p75_percent) == (100, 100)
+    assert (row.cold_percent, row.cold_function_percent) == (100, 100)
 
 
 def test_hybrid_meets_a_timer() -> None:
@@ -316,7 +316,7 @@ def test_beside_fixed_windows() -> None:
     row = runs.simulate(alone(at(0)), ["ours"], runs.Setting(most=1)).rows[0]
 
     def named(name: str, idle: float, cold: float) -> Row:
-        return replace(row, policy=name, idle_s=idle, cold_percent=cold, cold_p75_percent=2 * cold)
+        return replace(row, policy=name, idle_s=idle, cold_percent=cold, cold_function_percent=2 * cold)
 
     fixed = [named("ours-300", 1000, 10), named("ours", 100, 20), named("ours-10", 10, 40)]
     rows = (*fixed, named("ours-buffer", 100, 1), named("hybrid", 1000 / 10**0.5, 5), named("hybrid-300", 10_000, 30))
@@ -325,11 +325,12 @@ def test_beside_fixed_windows() -> None:
     ).comparisons
 
     assert one.cold_percent == pytest.approx(15)
-    assert one.cold_p75_percent == pytest.approx(30)
+    assert one.cold_function_percent == pytest.approx(30)
     assert one.idle_s is None
-    assert (other.cold_percent, other.cold_p75_percent) == (None, None)
+    assert (other.cold_percent, other.cold_function_percent) == (None, None)
     assert other.idle_s == pytest.approx(10**1.5)
-    assert "hybrid: 5.00 % cold, a fixed window 15.0 % (0.333 of it)" in one.text(is_many=False)
+    assert one.lines(is_many=False)[0].endswith("5.00 instead of 15.0 (x0.33) % cold")
+    assert "none of those that ran" in one.lines(is_many=True)[1]
 
 
 def test_front() -> None:

@@ -67,8 +67,8 @@ def test_a_csv_file_of_several_functions(tmp_path):
     result = simulate("--trace", str(path))
 
     assert "mine.csv  2 functions, 3 inputs in 3.00 s" in result.output
-    assert "p75 of functions" in result.output
-    assert "ours-3600 " in result.output
+    assert "of functions %" in result.output
+    assert "ours-1800 " in result.output
     assert "serve" not in result.output
 
 
