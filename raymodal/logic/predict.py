@@ -2,18 +2,22 @@
 
 Pure: reads no clock, starts nothing. `Arrivals.shape` bends the `Rules`, and `autoscale.decide` decides by them as by any others.
 
-Theory of operation. A function that has nothing to do has an **idle time** until it has again. Of the last `REMEMBERED` of them, newer ones counting
-more, three things are asked. Whether they end in a window no wider than `scaledown_window`: then the containers go early and are started again so that
-they are ready when that window opens, as many as every other return has needed. Whether many idle times were longer than the window and none ended in its
-later part: then that part is not waited for. Otherwise, and before there is enough to go by, the rules stay as they are. A window is looked for in
-the idle times and in the times from one return to the next, which a timer keeps exact whatever its inputs take.
+Theory of operation. A function that has nothing to do has an **idle time** until it has again. By the last `REMEMBERED` of them, newer ones counting
+more, a `Forecast` says how long an idle container is worth keeping, and in which later window the next input is expected, if in any. Containers are
+started ahead so that they are ready when that window opens, as many as every other return has needed, and go when nobody came in it. Windows are looked
+for in the idle times and in the times from one return to the next: a timer keeps the latter whatever its inputs take. Of all such plans that one is taken
+that would have been worth most: seconds waited idle against returns met, of which each is worth `WORTH` times `scaledown_window`. It must be no chance that
+it is better than the window alone (`_is_sure`), and it never takes more idle time than that. Else, and before there is enough to go by, the rules
+stay as they are.
 
 It is the hybrid policy of Shahrad et al., "Serverless in the Wild" (USENIX ATC 2020), with two differences. They keep a histogram in minutes up to four
 hours and forecast what lies beyond by a time series; a few exact times do for both. They spend what the histogram says; here `scaledown_window` is the
-measure: a forecast is followed only if by what is remembered fewer inputs would have met no container for no more idle time than the window takes.
-So what Modal says of `scaledown_window` holds, no container idles longer than it, also not one that was started ahead and never used.
+measure of what a function may spend. So what Modal says of it holds: no container idles longer, also not one that was started ahead and never used,
+give or take by how much starts differ.
 
-What it does not do: predict a rise from a demand above zero, or a return that only a calendar knows (weekends). It forgets when its process ends.
+What it does not do: predict a rise from a demand above zero, or a return that only a calendar knows (weekends). What it gives up: a function that comes
+back at random, and of whose idle times less than one in `WORTH` ends within the window, is let go at once and always starts cold. It forgets when its
+process ends.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ MARGIN_SHARE = 0.1
 SHORTEST_S = 1.0
 """A shorter pause is none: a loop of calls would wash everything else out of the memory, and no container starts in it."""
 WORTH = 4.0
-"""A cold start is worth waiting so many windows: what meets fewer returns is given up. Also the evidence that this needs: as much waited in vain."""
+"""A cold start is worth waiting so many windows; what meets fewer returns is given up, once that has cost as much."""
 
 
 @dataclass(slots=True)
