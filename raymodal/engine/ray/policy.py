@@ -32,6 +32,7 @@ where the controller runs. It is imported without Ray.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import warnings
@@ -99,6 +100,8 @@ class ModalAutoscalingPolicy:
         self._cores = 1
         self._cores_at: float | None = None
         self._reasons: set[str] = set()
+        if not self._at_once:
+            self._known_cores(self.clock())
 
     def __call__(self, ctx: Any) -> tuple[float, dict[str, Any]]:
         """How many replicas. Does not raise, and waits for nothing.
@@ -167,10 +170,11 @@ class ModalAutoscalingPolicy:
         return self._cores
 
     def _ask_for_cores(self) -> None:
+        ray = sys.modules.get("ray")  # loaded wherever Serve is
         try:
-            import ray
-
-            self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            # Unconnected, the question would start a Ray.
+            if ray is not None and ray.is_initialized():
+                self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         except Exception:  # noqa: BLE001 - the last answer stands
             return
 
