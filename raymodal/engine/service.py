@@ -7,6 +7,7 @@ Every public coroutine is called by callers and containers; each ends with `_ste
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import secrets
 import time
@@ -85,7 +86,8 @@ class PoolSetup:
         return self.plan.cls is not None and self.plan.request is None and self.plan.cls.is_template
 
     def pool(self) -> Pool:
-        runs = None if self.facts.batch is None else self.facts.lanes * self.facts.batch.max_batch_size
+        runs = self.facts.lanes * self.facts.batch.max_batch_size if self.facts.batch else self.rules.target_inputs
+        runs = runs if runs < self.facts.slots else None
         pool = Pool(
             self.facts.tag, self.rules, self.ask, slots=self.facts.slots, runs=runs, max_starts=MAX_START_FAILURES
         )
@@ -569,6 +571,7 @@ class ControllerService:
     async def facts(self) -> dict[str, Any]:
         """Figures for tests and tools: control calls handled, containers by function."""
         return {
+            "pid": os.getpid(),
             "calls_handled": self.calls_handled,
             "containers": {cid: process.tag for cid, process in self._live.items()},
         }

@@ -54,6 +54,7 @@ SHOWS_S = 0.05  # after a function's first container is ready
 FIRST_ALONE_S = 1.0  # or until it is ready; on few cores two processes that start at once are both late
 MAX_LAPSED = 1000
 CYCLE_AFTER_S = 5.0
+BURST_AFTER_S = 3.0  # Modal's containers ask as often whether they may take more than their target
 SAID_AFTER_S = 5.0  # a function without any container waits for room
 RESCUE_AFTER_S = 0.2
 RESCUE_AFTER_GROWING_S = 5.0  # where the cluster could also grow
@@ -407,6 +408,8 @@ class Fleet:
             commands += self._shrink(pool, load.containers - decision.target, now)
         if not load.demand:
             commands += self._withdraw(pool, load.containers - rules.min_containers, now)
+        if pool.runs is not None and pool.queue and (burst_at := next(iter(pool.queue.values())) + BURST_AFTER_S) > now:
+            timers.append(burst_at)
         at = min(timers, default=None)
         if at != pool.again_at:
             pool.again_at = at
@@ -506,7 +509,9 @@ class Fleet:
         return commands
 
     def _is_growing(self, pool: Pool, now: float) -> bool:
-        """Another container is on its way: nothing need wait inside one that is busy."""
+        """Another container is on its way: nothing need wait inside one that is busy, nor burst above its target, unless that takes long."""
+        if pool.queue and now >= next(iter(pool.queue.values())) + BURST_AFTER_S:
+            return False
         load = pool.load()
         starting = any(c.status is Status.STARTING and not c.pending for c in pool.containers.values())
         return starting or (pool.starved_since is None and decide(pool.rules, load, now).target > load.containers)

@@ -160,7 +160,7 @@ class Pool:
     rules: Rules
     ask: Ask
     slots: int = 1
-    runs: int | None = None  # inputs that a container really has under way at once, where others may wait in it
+    runs: int | None = None  # of its slots, those that are granted while another container is on its way
     max_starts: int = 3  # start failures in a row before callers are told
     containers: dict[str, Container] = field(default_factory=dict)
     held: dict[str, dict[int, Lease]] = field(default_factory=dict)  # by client

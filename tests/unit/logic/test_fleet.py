@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from raymodal.logic.autoscale import Ask, Room, Rules
-from raymodal.logic.fleet import CYCLE_AFTER_S, FIRST_ALONE_S, RESCUE_AFTER_GROWING_S, STARVED_S, TURN_S, Fleet
+from raymodal.logic.fleet import (
+    BURST_AFTER_S,
+    CYCLE_AFTER_S,
+    FIRST_ALONE_S,
+    RESCUE_AFTER_GROWING_S,
+    STARVED_S,
+    TURN_S,
+    Fleet,
+)
 from raymodal.logic.pools import CancelFor, Drain, Grant, Kill, Pool, Refuse, Revoke, Start, Status, Yield
 
 # Beside this file; under pytest's importlib mode tests are no packages.
@@ -125,6 +133,20 @@ def test_a_burst_is_spread_once_there_is_room() -> None:
         world.release("a", lease_id)
     world.step()
     assert sorted(world.granted["a"].values()) == ["c1", "c1", "c2", "c2"]
+
+
+def test_no_burst_while_another_container_starts_unless_that_takes_long() -> None:
+    """Up to the target at once; what is above it waits for the next container for a few seconds."""
+    world = World(pool("f", slots=4, runs=2, max_containers=2, target_inputs=2), cpus=2.0, cores=1)
+    world.demand("a", "f", 4)
+    world.fleet.container_ready("c1", world.now)
+    world.step()
+    assert list(world.granted["a"].values()) == ["c1"] * 2
+    assert world.fleet.again_at is not None
+    assert world.fleet.again_at <= world.now + BURST_AFTER_S
+
+    world.wait(BURST_AFTER_S)
+    assert list(world.granted["a"].values()) == ["c1"] * 4
 
 
 def test_containers_follow_the_target() -> None:
