@@ -37,10 +37,8 @@ POLICIES = ("fixed", "hybrid")
 REMEMBERED = 64
 FADING = 0.97
 """What an idle time counts of what the next one does: after 23 it is half, so that a changed timer is learned in as many turns."""
-ENOUGH = 4
-"""Idle times before anything is foretold."""
 SURE = 1.9
-"""What a forecast has met beyond the window's share is this many times what chance deviates by, or it is not followed."""
+"""What a forecast has met beyond what the window has is this many times what chance deviates by, or it is not followed. So it takes four."""
 MARGIN_S = 1.0
 MARGIN_SHARE = 0.1
 """Around the times that a window is made of: a second, and this share of its width on each side."""
@@ -202,7 +200,7 @@ class Arrivals:
 
 
 def _forecast(phases: Sequence[_Phase], window: float) -> Forecast | None:
-    if len(phases) < ENOUGH or window <= 0:
+    if not phases or window <= 0:
         return None
     weights = [FADING**age for age in reversed(range(len(phases)))]
     idle = _Times((phase.idle for phase in phases), weights)

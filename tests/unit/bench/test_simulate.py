@@ -280,15 +280,33 @@ def test_many_functions_are_as_rare_as_published() -> None:
 def test_functions_share_nothing() -> None:
     """Each has its containers; their figures are added up, and at once is at one instant."""
     setting = runs.Setting(most=5, start=Durations(1.0))
-    early, late = at(0, 10), at(5, 100)
-    row, one, other = (
-        runs.simulate(Workload("w", pools), ["ours-3"], setting).rows[0] for pools in [(early, late), (early,), (late,)]
+    early, late, last = at(0, 10), at(5, 100), at(1000)
+    row, *each = (
+        runs.simulate(Workload("w", pools), ["ours-3"], setting).rows[0]
+        for pools in [(early, late, last), (early,), (late,), (last,)]
     )
 
-    assert row.idle_s == one.idle_s + other.idle_s == 4 * 3
-    assert row.container_s == one.container_s + other.container_s
-    assert (row.starts, row.most_containers, one.most_containers) == (4, 2, 1)
+    assert row.idle_s == sum(one.idle_s for one in each) == 5 * 3
+    assert row.container_s == sum(one.container_s for one in each)
+    assert (row.starts, row.most_containers, [one.most_containers for one in each]) == (5, 2, [1, 1, 1])
     assert (row.cold_percent, row.cold_function_percent) == (100, 100)
+
+
+def test_functions_start_in_times_of_their_own() -> None:
+    """Two that are asked for the same are not ready at the same instants."""
+    setting = runs.Setting(most=5)
+    two, one = (runs.simulate(Workload("w", (at(0),) * times), ["ours-3"], setting).rows[0] for times in (2, 1))
+
+    assert two.container_s != 2 * one.container_s
+
+
+def test_functions_count_as_much_as_each_other() -> None:
+    """Ten inputs of which one is cold, and one that is: a share of inputs, and one of functions."""
+    busy, rare = at(*range(0, 50, 5)), at(7)
+    row = runs.simulate(Workload("w", (busy, rare)), ["ours-60"], runs.Setting(most=5, start=Durations(1.0))).rows[0]
+
+    assert row.cold_percent == pytest.approx(100 * 2 / 11)
+    assert row.cold_function_percent == pytest.approx((10 + 100) / 2)
 
 
 def test_hybrid_meets_a_timer() -> None:
@@ -300,6 +318,13 @@ def test_hybrid_meets_a_timer() -> None:
     assert hybrid.cold == (True,) * 5 + (False,) * 95
     assert hybrid.idle_s < 0.1 * fixed.idle_s
     assert hybrid.starts == 101
+
+
+def test_hybrid_knows_how_long_containers_take() -> None:
+    """Half a minute, and they are ready in time."""
+    hybrid = outcome(at(*(300.0 * turn for turn in range(20))), Hybrid(Rules(max_containers=20)), start=30.0)
+
+    assert hybrid.cold == (True,) * 5 + (False,) * 15
 
 
 def test_hybrid_is_ours_where_demand_never_pauses() -> None:

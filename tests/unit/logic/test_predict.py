@@ -107,9 +107,9 @@ def test_what_was_started_ahead_idles_no_longer_than_the_window(
         assert shape.again_at - ready_at <= rules.scaledown_window + 1e-6
 
 
-@given(rules, st.lists(phases, max_size=predict.ENOUGH), instants)
+@given(rules, st.lists(phases, max_size=4), instants)
 def test_little_is_no_forecast(rules: Rules, history: list[tuple[float, float, int]], after: float) -> None:
-    """The fixed window, until there were enough idle times: one fewer than returns."""
+    """The fixed window, until there were four idle times, which five returns have."""
     arrivals, now = told(history)
 
     assert arrivals.shape(rules, now + after) == (rules, None, "fixed")
@@ -204,6 +204,18 @@ def test_a_timer_is_met_whatever_its_inputs_take() -> None:
     assert forecast.since_return
     assert (forecast.opens, forecast.closes) == (599, 601)
     assert arrivals.shape(Rules(), 12 * 600 - 0.5).why == "expected"
+
+
+def test_a_window_is_no_wider_than_the_user_s() -> None:
+    """Also where a wider one would meet more, and take no more idle time in the mean."""
+    rng = random.Random(1)
+    arrivals, now = told((rng.uniform(300, 400), 1.0, 1) for _ in range(60))
+    forecast = arrivals.forecast(60.0)
+
+    assert forecast is not None
+    assert forecast.opens is not None
+    assert forecast.closes is not None
+    assert 40 < forecast.closes - forecast.opens <= 60
 
 
 def test_two_habits_at_once() -> None:
