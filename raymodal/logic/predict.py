@@ -207,15 +207,16 @@ def _forecast(phases: Sequence[_Phase], window: float) -> Forecast | None:
     budget = idle.waited(window)
     worth = WORTH * window
     found = _Found(-math.inf, Forecast(window))
-    for keep in _keeps(idle, window, 4):
-        kept, spent = idle.within(keep), idle.waited(keep)
-        for opens, closes, met, cost in idle.windows(window, budget - spent, keep):
-            found = found.or_better(worth * (kept + met) - spent - cost, Forecast(keep, opens, closes))
+    # First, so that they win where both are exact: an idle time is shorter by what its containers took to start, a timer's turn is not.
     gaps = _Times((phase.gap for phase in phases), weights)
     keep = min(SHORTEST_S, window)
     spent = idle.waited(keep)
     for opens, closes, met, cost in gaps.windows(window, budget - spent, 0.0):
         found = found.or_better(worth * met - spent - cost, Forecast(keep, opens, closes, since_return=True))
+    for keep in _keeps(idle, window, 4):
+        kept, spent = idle.within(keep), idle.waited(keep)
+        for opens, closes, met, cost in idle.windows(window, budget - spent, keep):
+            found = found.or_better(worth * (kept + met) - spent - cost, Forecast(keep, opens, closes))
     let_go = _Found(-math.inf, Forecast(window))
     for keep in _keeps(idle, window, len(phases)):
         let_go = let_go.or_better(worth * idle.within(keep) - idle.waited(keep), Forecast(keep))
