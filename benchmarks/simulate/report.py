@@ -121,19 +121,23 @@ class Comparison:
 
     def lines(self, *, is_many: bool) -> list[str]:
         """What a fixed window does with as much, and what it takes for as much."""
-        row = self.row
-        cold = f"{_beside(row.cold_percent, self.cold_percent)} % cold"
-        if is_many:
-            cold += f", {_beside(row.cold_function_percent, self.cold_function_percent)} % of the mean function"
-        return [
-            f"{row.policy} beside a fixed window with as many idle container-seconds: {cold}",
-            f"{row.policy} beside a fixed window with as many cold starts: {_beside(row.idle_s, self.idle_s)} idle container-s",
-        ]
+        row, lines = self.row, []
+        if self.cold_percent is None or self.cold_function_percent is None:
+            lines.append(f"{row.policy}: no fixed windows that ran lie on both sides of its idle time")
+        else:
+            cold = f"{_beside(row.cold_percent, self.cold_percent)} % cold"
+            if is_many:
+                cold += f", {_beside(row.cold_function_percent, self.cold_function_percent)} % of the mean function"
+            lines.append(f"{row.policy} beside a fixed window with as many idle container-seconds: {cold}")
+        if self.idle_s is None:
+            lines.append(f"{row.policy}: no fixed windows that ran lie on both sides of its share of cold starts")
+        else:
+            idle = f"{_beside(row.idle_s, self.idle_s)} idle container-seconds"
+            lines.append(f"{row.policy} beside a fixed window with as many cold starts: {idle}")
+        return lines
 
 
-def _beside(ours: float, theirs: float | None) -> str:
-    if theirs is None:
-        return f"{number(ours)} instead of what none of those that ran has,"
+def _beside(ours: float, theirs: float) -> str:
     return f"{number(ours)} instead of {number(theirs)}" + (f" (x{ours / theirs:.2f})" if theirs else "")
 
 

@@ -355,7 +355,12 @@ def test_beside_fixed_windows() -> None:
     assert (other.cold_percent, other.cold_function_percent) == (None, None)
     assert other.idle_s == pytest.approx(10**1.5)
     assert one.lines(is_many=False)[0].endswith("5.00 instead of 15.0 (x0.33) % cold")
-    assert "none of those that ran" in one.lines(is_many=True)[1]
+    assert one.lines(is_many=True)[0].endswith("(x0.33) % cold, 10.0 instead of 30.0 (x0.33) % of the mean function")
+    assert one.lines(is_many=True)[1].startswith("hybrid: no fixed windows that ran lie on both sides of its share")
+    assert other.lines(is_many=False)[0].startswith(
+        "hybrid-300: no fixed windows that ran lie on both sides of its idle"
+    )
+    assert other.lines(is_many=False)[1].endswith("10,000 instead of 31.6 (x316.23) idle container-seconds")
 
 
 def test_front() -> None:
