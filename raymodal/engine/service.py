@@ -794,11 +794,11 @@ class ControllerService:
                 is_stalled = True
                 self._fleet.container_stalled(container_id)
                 self._step()
-                ask = self._setups[process.tag].ask
+                ask, free = self._setups[process.tag].ask, await self._host.free()
+                what = "has not begun to start" if free.holds(ask) else "has been waiting for room in the cluster"
                 self._note(
                     f"slow:{process.tag}",
-                    f"Function {process.tag!r}: a container has been waiting for room in the cluster for {STALLED_S:g} s; "
-                    f"it asks for {wishes(ask)}, and free are {have(ask, await self._host.free())}.",
+                    f"Function {process.tag!r}: a container {what} for {STALLED_S:g} s; it asks for {wishes(ask)}, and free are {have(ask, free)}.",
                 )
 
     def _failed(self, container_id: str, failure: Failure, *, by_user: bool) -> None:
