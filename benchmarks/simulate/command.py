@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..plot import PlotError, ensure_drawable
@@ -27,6 +27,7 @@ class Wish:
 
     Attributes:
         traces: kinds or CSV files; none is all kinds.
+        start_s: until a container is ready, in the mean.
         policies: names; none is `runs.DEFAULT_POLICIES`, or for many functions `runs.DEFAULT_FOR_MANY`.
     """
 
@@ -38,6 +39,7 @@ class Wish:
     is_quick: bool = False
     json: Path | None = None
     plot: Path | None = None
+    start_s: float = runs.START.mean_s
 
 
 def run(wish: Wish, *, show: Callable[[str], None], progress: Callable[[str], None], paint: Paint) -> None:
@@ -46,7 +48,7 @@ def run(wish: Wish, *, show: Callable[[str], None], progress: Callable[[str], No
     Raises:
         Mistake: something is wrong with the wish; found before the first run.
     """
-    setting = runs.Setting(most=wish.most, seed=wish.seed)
+    setting = runs.Setting(most=wish.most, start=replace(runs.START, mean_s=wish.start_s), seed=wish.seed)
     try:
         made = _check(wish, setting)
     except (ValueError, traces.TraceError, PlotError) as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.report import Paint
+from benchmarks.simulate import command
 from benchmarks.simulate.traces import TraceError, read_csv
 from benchmarks.simulate.workload import Durations
 from raymodal.cli.bench import app
@@ -47,6 +49,15 @@ def test_picture(tmp_path, ending):
 
     assert result.exit_code == 0, result.output
     assert path.stat().st_size > 1000
+
+
+def test_how_long_containers_take_to_start():
+    """As was wished."""
+    shown = []
+    wish = command.Wish(["constant"], ["ours"], inputs=50, most=8, start_s=20.0)
+    command.run(wish, show=shown.append, progress=lambda text: None, paint=Paint(is_on=False))
+
+    assert "20 s to start" in shown[-1]
 
 
 def test_a_csv_file_is_replayed(tmp_path):
