@@ -86,8 +86,8 @@ class PoolSetup:
         return self.plan.cls is not None and self.plan.request is None and self.plan.cls.is_template
 
     def pool(self) -> Pool:
-        runs = self.facts.lanes * self.facts.batch.max_batch_size if self.facts.batch else self.rules.target_inputs
-        runs = runs if runs < self.facts.slots else None
+        at_once = self.facts.lanes * self.facts.batch.max_batch_size if self.facts.batch else self.rules.target_inputs
+        runs = at_once if at_once < self.facts.slots else None
         pool = Pool(
             self.facts.tag, self.rules, self.ask, slots=self.facts.slots, runs=runs, max_starts=MAX_START_FAILURES
         )
@@ -573,6 +573,7 @@ class ControllerService:
         return {
             "pid": os.getpid(),
             "calls_handled": self.calls_handled,
+            "asked_at": {process.tag: process.asked_at for process in self._live.values()},
             "containers": {cid: process.tag for cid, process in self._live.items()},
         }
 
