@@ -422,7 +422,7 @@ class ScalingReport:
         settings: what is in force.
         target_inputs: inputs that the autoscaler aims at per container.
         target: containers wanted now. `because`: why, in words.
-        startup_s: how long its containers take to start, half of them and nine of ten, in seconds; None before the first.
+        startup_s: how long its containers take to start, half of them and 19 of 20, in seconds; None before the first.
         decisions: the last ones, newest first.
     """
 
@@ -464,7 +464,7 @@ class ScalingReport:
         if now.waits_for is not None:
             lines.append(f"  waits   for {now.waits_for}")
         if self.startup_s is not None:
-            lines.append(f"  starts  take {self.startup_s[0]:.2f} s, nine of ten at most {self.startup_s[1]:.2f} s")
+            lines.append(f"  starts  take {self.startup_s[0]:.2f} s, 19 of 20 at most {self.startup_s[1]:.2f} s")
         lines += [
             f"  {_ago(d.seconds_ago):>9}  {d.target} wanted: {d.because} (there: {d.starting} starting, {d.busy} busy, {d.idle} idle)"
             for d in self.decisions

@@ -19,9 +19,15 @@ from raymodal import RAYMODAL_VERSION
 from raymodal.config import Settings
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "DESIGN.md", "CHANGELOG.md", "docs/settings.md", "docs/compatibility.md")
+DOCUMENTS = (
+    "README.md",
+    "DESIGN.md",
+    "CHANGELOG.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "DESIGN.md").read_text()
+FIGURES = (ROOT / "docs" / "figures.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 CODE = "\n".join(
     path.read_text() for path in sorted((ROOT / "raymodal").rglob("*.py")) if path != ROOT / "raymodal" / "config.py"
@@ -175,9 +181,9 @@ def constant(module: str, name: str) -> Any:
 
 
 def figures() -> list[tuple[str, str, str]]:
-    """(module, constant, value) of the design document's table of figures."""
-    found = [re.fullmatch(r"`([\w.]+)\.([A-Z][A-Z_]+)`", row[0]) for row in rows(DESIGN)]
-    values = [row[1] for row in rows(DESIGN)]
+    """(module, constant, value) of the table of figures."""
+    found = [re.fullmatch(r"`([\w.]+)\.([A-Z][A-Z_]+)`", row[0]) for row in rows(FIGURES)]
+    values = [row[1] for row in rows(FIGURES)]
     return [(m[1], m[2], value) for m, value in zip(found, values, strict=True) if m]
 
 
@@ -188,7 +194,7 @@ def test_there_are_figures() -> None:
 
 @pytest.mark.parametrize(("module", "name", "value"), figures())
 def test_figures_are_those_of_the_code(module: str, name: str, value: str) -> None:
-    """A figure that the design document explains has not changed behind its back."""
+    """A figure that is explained has not changed behind its back."""
     number, _, unit = value.partition(" ")
     factor = {"": 1, "s": 1, "ms": 1e-3, "KiB": 1 << 10, "MiB": 1 << 20, "bytes": 1}[unit]
 
