@@ -34,6 +34,8 @@ RENAMED: dict[str, tuple[str | None, str]] = {
     "container_idle_timeout": ("scaledown_window", "scaledown_window="),
     "allow_concurrent_inputs": (None, "@modal.concurrent(max_inputs=...)"),
 }
+# Of older releases; 1.6.4 does not know it at all.
+GONE: dict[str, tuple[str | None, str]] = {"_experimental_buffer_containers": ("buffer_containers", "buffer_containers=")}
 # No release had these two; documents about Modal use them all the same.
 MISNAMED: dict[str, tuple[str | None, str]] = {
     "max_concurrent_inputs": (None, "@modal.concurrent(max_inputs=...)"),
@@ -68,7 +70,7 @@ def take_old_names(decorator: str, old: dict[str, Any], params: dict[str, Any], 
         for name, (_, today) in RENAMED.items():
             if name in old:
                 raise DeprecationError(f"{name}= of {decorator} has been replaced by {today}")
-    accepted = {} if strict else RENAMED | MISNAMED
+    accepted = {} if strict else RENAMED | GONE | MISNAMED
     for name in old:
         if name not in accepted:
             raise TypeError(f"{decorator}() got an unexpected keyword argument {name!r}")

@@ -357,6 +357,11 @@ class TestOldNames:
         assert (spec.min_containers, spec.max_containers, spec.scaledown_window) == (1, 5, 2)
         assert spec.max_concurrent_inputs == 7
 
+    def test_the_buffer_when_it_was_an_experiment(self) -> None:
+        """Of releases up to 1.2; today's has no such name."""
+        with pytest.warns(DeprecationError, match="buffer_containers="):
+            assert declare(_experimental_buffer_containers=2).spec.buffer_containers == 2
+
     def test_names_that_never_were(self) -> None:
         """`max_concurrent_inputs` and `target_concurrent_inputs` are understood too."""
         with pytest.warns(DeprecationError, match=r"modal\.concurrent"):
@@ -371,6 +376,7 @@ class TestOldNames:
             ("concurrency_limit", DeprecationError),
             ("container_idle_timeout", DeprecationError),
             ("allow_concurrent_inputs", DeprecationError),
+            ("_experimental_buffer_containers", TypeError),
             ("max_concurrent_inputs", TypeError),
             ("target_concurrent_inputs", TypeError),
         ],
