@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from ..model import Scenario
-from . import calls, hello, inputs, map, selftest, start
+from . import calls, hello, inputs, map, scale, selftest, start
 
 GROUPS = {
     "calls": "single calls: remote(), remote.aio(), large arrays, nested calls",
     "map": "many inputs: small ones, from zero, a million, slow and mixed ones",
     "inputs": "several at once in one container: threads, tasks, batches",
     "start": "containers: one, 8 and 32 at once, with variables, memory, without bytecode",
+    "scale": "from none to many: map, bare actors, Ray Serve with its own policy and with raymodal's",
     "hello": "whole programs: raymodal run, import, --help",
 }
 
@@ -20,6 +21,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *map.SCENARIOS,
     *inputs.SCENARIOS,
     *start.SCENARIOS,
+    *scale.SCENARIOS,
     *hello.SCENARIOS,
 )
 # Not about raymodal: shows on any machine that the driver and its children work.

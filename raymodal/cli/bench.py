@@ -39,6 +39,7 @@ _GROUPS = {
     "map": "Many inputs through map: small, from zero, a million, slow and mixed.",
     "inputs": "Several inputs at once in one container: tasks, threads, batches as calls arrive.",
     "start": "Containers: one, 8 and 32 at once, with variables, their memory, without bytecode.",
+    "scale": "From none to many: map, bare actors, Ray Serve with its own policy and with raymodal's.",
     "hello": "Whole programs: raymodal run, import raymodal, --help.",
     "all": "Everything, one group after the other.",
     "selftest": "Contenders without Ray, some failing on purpose: does measuring work here?",

@@ -66,7 +66,6 @@ class ModalAutoscalingPolicy:
         max_inputs: requests that a replica takes at once (`max_ongoing_requests`).
         target_inputs: requests per replica that are aimed at; `max_inputs` by default.
         starts_at_once: replicas that may start at a time; the cluster's CPUs by default.
-
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
