@@ -18,7 +18,6 @@ DEPLOYED = (
 WEB = "Web functions come with a later milestone. Way out: run the web framework's own server, and call functions with `.remote` from it"
 SANDBOX = "Sandboxes come with a later milestone. Way out: run the command with `subprocess` inside a function"
 VOLUME = "Volumes come with the storage milestone. Way out: a path that every node sees, passed as an argument"
-NAMED_SECRET = "Named secrets come with the Environment milestone. Way out: Secret.from_dict, Secret.from_local_environ or Secret.from_dotenv"
 NFS = (
     "Modal deprecates network file systems, and raymodal does not carry them out. Way out: a path that every node sees"
 )

@@ -763,7 +763,7 @@ class App:
         )
 
     def _plan(self, app_id: str, ids: Mapping[str, str]) -> AppPlan:
-        from raymodal.secret import resolve
+        from raymodal.secret import resolver
 
         spec = self._spec()
         handles = self._handles()
@@ -773,7 +773,7 @@ class App:
             description=self._description or "",
             object_ids=ids,
             blobs={tag: _pickled(f) for tag, f in handles.items() if f.spec.by_value},
-            find_secret=resolve,
+            find_secret=resolver(),
             **_source(handles.values()),
         )
         self._warn_of_what_is_missing(spec)

@@ -701,7 +701,7 @@ class SandboxStats:
 
 @dataclass
 class SecretInfo:
-    """A value that a later milestone returns."""
+    """What `Secret.info` says; never its values."""
 
     name: str | None
     environment_name: str

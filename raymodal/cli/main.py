@@ -30,13 +30,14 @@ COMMANDS = {
     "run": ("raymodal.cli.run", "Run a function or local entrypoint of a Modal program."),
     "app": ("raymodal.cli.app", "List apps that run here; say why a function has as many containers as it has."),
     "function": ("raymodal.cli.function", "Read and change how a function of a running app scales."),
+    "secret": ("raymodal.cli.secret", "Keep named secrets, encrypted, for Secret.from_name."),
     "cluster": ("raymodal.cli.cluster", "Keep a Ray on this machine between runs, end it, look at it."),
     "bench": ("raymodal.cli.bench", "Measure this machine or cluster."),
 }
 
 NOT_YET = (
     "billing", "changelog", "config", "container", "curl", "dashboard", "deploy", "dict", "endpoint",
-    "environment", "image", "nfs", "profile", "queue", "secret", "serve", "server", "setup", "shell",
+    "environment", "image", "nfs", "profile", "queue", "serve", "server", "setup", "shell",
     "skills", "token", "volume", "workspace",
 )  # fmt: skip
 

@@ -14,7 +14,8 @@ class SecretSpec(BaseModel):
     also when `invalid` (something that is no secret; Modal does not look earlier) is refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    # Not even a value of the wrong type is shown.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     kind: Literal["literal", "dotenv", "named", "invalid"]
     values: dict[str, str] = Field(default_factory=dict, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,9 @@ from tests.unit.surface.fake_engine import FakeEngine, fake_engine
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(tmp_path: Path) -> Iterator[None]:
     _warn.forget()
-    config.override(strict=False)
+    config.override(strict=False, home=tmp_path / "home")
     yield
     config.reset()
     _warn.forget()

@@ -177,12 +177,6 @@ class TestSecret:
         with pytest.raises(ImportError, match="python-dotenv"):
             secrets.resolve(spec)
 
-    def test_named(self) -> None:
-        """Named secrets are lazy handles."""
-        assert repr(modal.Secret.from_name("a b")) == "Secret.from_name('a b')"
-        with pytest.raises(UnimplementedError):
-            modal.Secret.objects.list()
-
 
 class TestVolume:
     def test_handles(self) -> None:

@@ -164,7 +164,7 @@ def test_named_secrets(engine: FakeEngine) -> None:
     """A named secret fails the run, with the way out."""
     app = modal.App("x")
     app.function(secrets=[modal.Secret.from_name("token")])(plain)
-    with pytest.raises(NotFoundError, match=r"Environment milestone.*Secret\.from_dict"), app.run():
+    with pytest.raises(NotFoundError, match="Create it with `raymodal secret create token KEY=VALUE`"), app.run():
         pass
 
 

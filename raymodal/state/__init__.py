@@ -1,0 +1,1 @@
+"""What outlives a run: one SQLite database below `RAYMODAL_HOME`, and the named secrets in it. Imported late: it loads SQLAlchemy."""
