@@ -20,7 +20,7 @@ class ContainerPlan:
     Attributes:
         container_id: `ta-...`; empty in the pool's template, filled in by the controller.
         blob: the pickled function or class for those that travel by value, else None.
-        env: environment variables set before user code is imported.
+        env: environment variables set before user code is imported. Secrets are among them, hence no repr.
         source_root: folder of the program's main file.
         sys_path: more entries for `sys.path`.
         main_module: import name of the main file.
@@ -38,7 +38,7 @@ class ContainerPlan:
     container_id: str
     spec: FunctionSpec
     blob: bytes | None
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)
     source_root: str
     sys_path: tuple[str, ...]
     main_module: str | None
@@ -65,7 +65,7 @@ class PoolRequest:
     tag: str
     base: str
     arguments: bytes | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def spec(self, base: FunctionSpec) -> FunctionSpec:
         """The settings of this pool."""
@@ -78,6 +78,17 @@ class PoolRequest:
         retries = self.changes.get("retries", base.retries)
         batch = self.changes.get("batching", base.batch)
         return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1), batch=batch)
+
+
+def without_variables(plan: ContainerPlan) -> ContainerPlan:
+    """The plan as a cluster may record it: no variable has a value, neither a secret's nor one of `env=`."""
+    none: dict[str, Any] = {"secrets": (), "env": {}}
+    cls, request = plan.cls, plan.request
+    if cls is not None:
+        cls = cls.model_copy(update={"service": cls.service.model_copy(update=none)})
+    if request is not None:
+        request = replace(request, changes={key: value for key, value in request.changes.items() if key not in none})
+    return replace(plan, env={}, spec=plan.spec.model_copy(update=none), cls=cls, request=request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -139,9 +140,9 @@ class Container:
     def __repr__(self) -> str:
         return f"raymodal:{self._plan.container_id}"
 
-    def boot(self) -> tuple[Any, ...] | None:
-        """Load the user's code and run its enter hooks. Returns a packed `wire.Failure` if that raises."""
-        plan = self._plan
+    def boot(self, variables: dict[str, str]) -> tuple[Any, ...] | None:
+        """Set the variables, load the user's code and run its enter hooks. Returns a packed `wire.Failure` if that raises."""
+        self._plan = plan = replace(self._plan, env=variables)
         prepare_process(plan)
         signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
         set_current(context_for(plan, self._client))

@@ -18,7 +18,7 @@ from raymodal.engine.ray.template import snapshot
 from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
-from raymodal.plan.pool import EXCHANGES, ClientOptions, ContainerPlan, is_shared
+from raymodal.plan.pool import EXCHANGES, ClientOptions, ContainerPlan, is_shared, without_variables
 from raymodal.spec.function import FunctionSpec
 
 GETTING_GONE_S = 5.0
@@ -51,6 +51,7 @@ class RayHost:
         self.on_start: Callable[[], None] = lambda: None
         self.has_templates: Callable[[], bool] = lambda: False
         self._class = ray.remote(Container)
+        self._variables: dict[Any, dict[str, str]] = {}  # of containers that are asked for, until they boot
         self._made_shared: Any = None
 
     def start(self, plan: ContainerPlan, *, free: bool) -> Any:
@@ -70,7 +71,10 @@ class RayHost:
             actor_class, options = self._shared_class(), {**options, "max_concurrency": 0}
         made = actor_class.options(max_restarts=0, enable_task_events=False, **options)
         self.on_start()
-        return made.remote(plan, self._controller, self._app_options, self._archive)
+        # What an actor is made with stays in Ray's records, as long as the cluster lives; a call's arguments do not.
+        handle = made.remote(without_variables(plan), self._controller, self._app_options, self._archive)
+        self._variables[handle] = plan.env
+        return handle
 
     def _shared_class(self) -> Any:
         if self._made_shared is None:
@@ -79,7 +83,7 @@ class RayHost:
 
     async def ready(self, handle: Any) -> tuple[Any, ...] | None:
         try:
-            failure: tuple[Any, ...] | None = await handle.boot.remote()
+            failure: tuple[Any, ...] | None = await handle.boot.remote(self._variables.pop(handle))
         except RayError as error:
             raise Gone(link.gone_text(error)) from None
         return failure
@@ -141,7 +145,6 @@ class Controller:
     def __init__(
         self,
         app_id: str,
-        setups: list[PoolSetup],
         options: dict[str, dict[str, Any]],
         misfits: dict[str, tuple[str, bool]],
         options_of_clients: ClientOptions,
@@ -152,7 +155,7 @@ class Controller:
     ) -> None:
         # In a list, so that Ray hands the reference on instead of its value.
         self._host = RayHost(options, misfits, options_of_clients, placer, archive[0] if archive else None)
-        self._setups = setups
+        self._setups: list[PoolSetup] = []
         self._app_id = app_id
         self._options = options_of_clients
         self._ttl = lease_ttl_s
@@ -160,7 +163,9 @@ class Controller:
         self._warm = WarmWorkers(*warm)
         self._warming: asyncio.Task[None] | None = None
 
-    async def start(self) -> dict[str, Any]:
+    async def start(self, setups: list[PoolSetup]) -> dict[str, Any]:
+        """Begin. Functions come here and not to the constructor, whose arguments Ray would keep: secrets are among them."""
+        self._setups = setups
         self._service = ControllerService(
             self._app_id, self._setups, self._host, options=self._options, lease_ttl_s=self._ttl
         )

@@ -120,7 +120,6 @@ class RayEngine:
             .options(num_cpus=0, max_concurrency=100_000, enable_task_events=False, max_restarts=0)
             .remote(
                 plan.app_id,
-                setups,
                 options,
                 misfits,
                 client_options,
@@ -130,7 +129,7 @@ class RayEngine:
                 (now.warm_workers, now.warm_memory_mib),
             )
         )
-        starting = controller.start.remote()
+        starting = controller.start.remote(setups)
         for text in notes:
             warnings.warn(text, UserWarning, stacklevel=2)
         try:
