@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from ..model import Scenario
-from . import calls, hello, inputs, map, scale, selftest, start
+from . import calls, controller, hello, inputs, map, scale, selftest, start
 
 GROUPS = {
     "calls": "single calls: remote(), remote.aio(), large arrays, nested calls",
     "map": "many inputs: small ones, from zero, a million, slow and mixed ones",
     "inputs": "several at once in one container: threads, tasks, batches",
     "start": "containers: one, 8 and 32 at once, with variables, memory, without bytecode",
+    "controller": "the controller by itself: decisions for 1,000 functions, at rest, how late it asks for a container",
     "scale": "from none to many: map, bare actors, Ray Serve with its own policy and with raymodal's",
     "hello": "whole programs: raymodal run, import, --help",
 }
@@ -21,6 +22,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *map.SCENARIOS,
     *inputs.SCENARIOS,
     *start.SCENARIOS,
+    *controller.SCENARIOS,
     *scale.SCENARIOS,
     *hello.SCENARIOS,
 )

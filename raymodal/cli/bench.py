@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -39,6 +40,7 @@ _GROUPS = {
     "map": "Many inputs through map: small, from zero, a million, slow and mixed.",
     "inputs": "Several inputs at once in one container: tasks, threads, batches as calls arrive.",
     "start": "Containers: one, 8 and 32 at once, with variables, their memory, without bytecode.",
+    "controller": "The controller by itself: decisions for 1,000 functions, at rest, how late it asks for a container.",
     "scale": "From none to many: map, bare actors, Ray Serve with its own policy and with raymodal's.",
     "hello": "Whole programs: raymodal run, import raymodal, --help.",
     "all": "Everything, one group after the other.",
@@ -139,13 +141,17 @@ def simulate(
     trace: Annotated[
         list[str] | None,
         typer.Option(
-            "--trace", metavar="NAME|FILE.csv", help="constant, poisson, bursts, diurnal, heavy (all), or a CSV."
+            "--trace",
+            metavar="NAME|FILE.csv",
+            help="constant, poisson, bursts, diurnal, heavy (all of these), azure, timers (many functions), or a CSV.",
         ),
     ] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            "--policy", metavar="NAME", help="ours[-SECONDS], ours-buffer, serve[-tuned], knative, keepalive[-SECONDS]."
+            "--policy",
+            metavar="NAME",
+            help="ours[-SECONDS], ours-buffer, hybrid[-SECONDS], sweep, serve[-tuned], knative, keepalive[-SECONDS].",
         ),
     ] = None,
     inputs: Annotated[
@@ -155,6 +161,9 @@ def simulate(
         int, typer.Option("--max-containers", min=1, help="What made traces are sized by, too.")
     ] = 100,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same figures.")] = 7,
+    start_seconds: Annotated[
+        float | None, typer.Option("--start-seconds", min=0.0, help="Until a container is ready, in the mean.")
+    ] = None,
     json: Json = None,
     plot: Plot = None,
     quick: Quick = False,
@@ -167,6 +176,8 @@ def simulate(
         print(text, flush=True)
 
     wish = command.Wish(trace or (), policy or (), inputs, max_containers, seed, quick, json, plot)
+    if start_seconds is not None:
+        wish = replace(wish, start_s=start_seconds)
     try:
         command.run(wish, show=show, progress=progress, paint=_paint())
     except command.Mistake as error:
