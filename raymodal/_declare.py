@@ -35,7 +35,9 @@ RENAMED: dict[str, tuple[str | None, str]] = {
     "allow_concurrent_inputs": (None, "@modal.concurrent(max_inputs=...)"),
 }
 # Of older releases; 1.6.4 does not know it at all.
-GONE: dict[str, tuple[str | None, str]] = {"_experimental_buffer_containers": ("buffer_containers", "buffer_containers=")}
+GONE: dict[str, tuple[str | None, str]] = {
+    "_experimental_buffer_containers": ("buffer_containers", "buffer_containers=")
+}
 # No release had these two; documents about Modal use them all the same.
 MISNAMED: dict[str, tuple[str | None, str]] = {
     "max_concurrent_inputs": (None, "@modal.concurrent(max_inputs=...)"),
