@@ -83,9 +83,14 @@ class Database:
     def _transaction(self, begin: str) -> Iterator[Connection]:
         with self._errors():
             self._prepare()
-            with self._engine.connect().execution_options(raymodal_begin=begin) as connection, connection.begin():
+            with self._begun(begin) as connection:
                 self._checked_version(connection)  # another process may have brought it forward since
                 yield connection
+
+    @contextlib.contextmanager
+    def _begun(self, begin: str) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(raymodal_begin=begin) as connection, connection.begin():
+            yield connection
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -119,30 +124,31 @@ class Database:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(self.path)
         identity = _identity(self.path)
-        self._use_log()
-        with self._engine.connect().execution_options(raymodal_begin="BEGIN") as connection, connection.begin():
-            version = self._checked_version(connection)
+        version = self._look()
         if version < len(self._migrations):
             self._migrate()
         self._ready = identity
 
-    def _use_log(self) -> None:
-        # Two processes that switch at the same time collide without SQLite waiting for either.
+    def _look(self) -> int:
+        """The version of a file that is ours, which from then on has a write-ahead log."""
+        # Two processes that switch to it at the same time collide without SQLite waiting for either.
         deadline = time.monotonic() + self._busy_s
         while True:
             try:
+                # One view for all that it looks at, while another process may be at work.
+                with self._begun("BEGIN") as connection:
+                    version = self._checked_version(connection)
                 with self._engine.connect() as connection:
                     if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
                         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                return
+                return version
             except OperationalError as error:
                 if "locked" not in str(error.orig) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
     def _migrate(self) -> None:
-        immediate = self._engine.connect().execution_options(raymodal_begin="BEGIN IMMEDIATE")
-        with immediate as connection, connection.begin():
+        with self._begun("BEGIN IMMEDIATE") as connection:
             for step in self._migrations[self._checked_version(connection) :]:
                 step(connection)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
