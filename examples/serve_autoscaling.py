@@ -58,5 +58,5 @@ if __name__ == "__main__":
         serve.start(proxy_location="Disabled")  # handles only
         asyncio.run(main(serve.run(Model.bind(), name="example", route_prefix=None)))
     finally:
-        serve.shutdown()
+        serve.shutdown()  # first: else its threads outlive the connection and look for another Ray
         ray.shutdown()

@@ -92,31 +92,36 @@ def own_policy(params: Params, changes: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def serve_defaults(params: Params) -> Iterator[Round]:
     """Serve's own delays and intervals: 30 s up, metrics every 10 s."""
-    yield all_through_serve(params, own_policy(params, DEFAULTS))
+    with ended():
+        yield all_through_serve(params, own_policy(params, DEFAULTS))
 
 
 @contextmanager
 def serve_tuned(params: Params) -> Iterator[Round]:
     """No delay, metrics every 0.1 s."""
-    yield all_through_serve(params, own_policy(params, TUNED))
+    with ended():
+        yield all_through_serve(params, own_policy(params, TUNED))
 
 
 @contextmanager
 def second_defaults(params: Params) -> Iterator[Round]:
     """Serve's own delays and intervals: 30 s up, metrics every 10 s."""
-    yield until_the_second(params, own_policy(params, DEFAULTS))
+    with ended():
+        yield until_the_second(params, own_policy(params, DEFAULTS))
 
 
 @contextmanager
 def second_tuned(params: Params) -> Iterator[Round]:
     """No delay, metrics every 0.1 s."""
-    yield until_the_second(params, own_policy(params, TUNED))
+    with ended():
+        yield until_the_second(params, own_policy(params, TUNED))
 
 
 @contextmanager
 def second_tuned_with_factor(params: Params) -> Iterator[Round]:
     """The same and an `upscaling_factor` chosen for this very burst."""
-    yield until_the_second(params, own_policy(params, {**TUNED, "upscaling_factor": params["factor"]}))
+    with ended():
+        yield until_the_second(params, own_policy(params, {**TUNED, "upscaling_factor": params["factor"]}))
 
 
 def all_through_serve(params: Params, options: Mapping[str, Any]) -> Round:
@@ -168,6 +173,19 @@ def until_the_second(params: Params, options: Mapping[str, Any]) -> Round:
 
 async def _answer(handle: Any, seconds: float) -> int:
     return int(await handle.remote(seconds))
+
+
+@contextmanager
+def ended() -> Iterator[None]:
+    """End Serve afterwards: left running, its threads would look for another Ray once this one is gone."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from ray import serve
+
+            serve.shutdown()
 
 
 @contextmanager

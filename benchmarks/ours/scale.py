@@ -10,7 +10,7 @@ from typing import Any
 import raymodal as modal
 
 from .. import work
-from ..baselines.scale import all_through_serve, nap_here, until_the_second
+from ..baselines.scale import all_through_serve, ended, nap_here, until_the_second
 from ..model import Params, Round
 
 app = modal.App("bench-scale")
@@ -72,16 +72,19 @@ def policy(params: Params, **changes: Any) -> dict[str, Any]:
 @contextmanager
 def serve(params: Params) -> Iterator[Round]:
     """The policy as it comes."""
-    yield all_through_serve(params, policy(params))
+    with ended():
+        yield all_through_serve(params, policy(params))
 
 
 @contextmanager
 def second(params: Params) -> Iterator[Round]:
     """The policy as it comes."""
-    yield until_the_second(params, policy(params))
+    with ended():
+        yield until_the_second(params, policy(params))
 
 
 @contextmanager
 def second_with_buffer(params: Params) -> Iterator[Round]:
     """With `buffer_containers=1`, two start from zero."""
-    yield until_the_second(params, policy(params, buffer_containers=1))
+    with ended():
+        yield until_the_second(params, policy(params, buffer_containers=1))

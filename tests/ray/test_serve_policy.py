@@ -192,7 +192,7 @@ def test_a_replica_that_is_stopped_finishes_within_the_timeout(deploy: Any, time
         assert newer.result(timeout_s=30) == int((requests.folder / "in-1").read_text())
     else:
         with pytest.raises(Exception, match=r"(?i)died|dead|killed"):
-            newer.result(timeout_s=30)
+            newer.result(timeout_s=15)  # before Serve's own 20 s are over
 
 
 def test_wrong_values_in_a_config_harm_nobody(deploy: Any, cluster: Any) -> None:
@@ -308,3 +308,12 @@ def test_the_config_survives_the_way_to_the_controller() -> None:
     assert sent.policy.get_policy().__name__ == "ModalAutoscalingPolicy"
     assert sent.policy.policy_kwargs == {"scaledown_window": 30, "target_inputs": 2}
     assert (sent.min_replicas, sent.max_replicas, sent.target_ongoing_requests) == (0, 4, 2)
+
+
+def test_what_else_a_deployment_needs() -> None:
+    """As many requests at once as inputs, one by default; and the timeout's time to finish, 300 s by default."""
+    plain, given = deployment_options(), deployment_options(max_inputs=3, timeout=40)
+
+    assert (plain["max_ongoing_requests"], plain["graceful_shutdown_timeout_s"]) == (1, 300)
+    assert (given["max_ongoing_requests"], given["graceful_shutdown_timeout_s"]) == (3, 40)
+    assert given["autoscaling_config"].policy.policy_kwargs == {"scaledown_window": 60, "target_inputs": 3}
