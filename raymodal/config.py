@@ -52,6 +52,9 @@ class Settings:
     max_losses: int = 3  # reruns of an input that is alone in the container it is lost with
 
 
+_AT_LEAST_ONE = ("max_outstanding", "max_pending", "max_total", "max_spawned")
+
+
 def _from_environ(env: Any) -> Settings:
     raw: dict[str, Any] = {}
     for field in fields(Settings):
@@ -63,14 +66,16 @@ def _from_environ(env: Any) -> Settings:
         elif field.type == "bool":
             raw[field.name] = _flag(value, False)
         elif field.type in ("int", "int | None", "float"):
-            try:
-                raw[field.name] = float(value) if field.type == "float" else int(value)
-            except ValueError:
-                from raymodal.exception import InvalidError
+            from raymodal.exception import InvalidError
 
+            try:
+                number = raw[field.name] = float(value) if field.type == "float" else int(value)
+            except ValueError:
                 raise InvalidError(
                     f"RAYMODAL_{field.name.upper()}={value!r} is not a number; unset it or give a number"
                 ) from None
+            if field.name in _AT_LEAST_ONE and number < 1:
+                raise InvalidError(f"RAYMODAL_{field.name.upper()}={value} must be at least 1")
         else:
             raw[field.name] = value
     if raw.get("engine", "ray") not in ("ray", "local"):

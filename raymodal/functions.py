@@ -909,7 +909,7 @@ class FunctionAutoscalerManager:
         """
         from raymodal.types import ScalingReport
 
-        return ScalingReport.of(await self._function._pool().pool.ask("why"))
+        return ScalingReport.of(await self._function._pool().why())
 
     @dual
     async def update(

@@ -154,10 +154,17 @@ class Callee:
 
     async def stats(self) -> Any:
         """What the controller says of the pool, with this process's demand as it is now."""
+        return await self._ask_exactly("stats")
+
+    async def why(self) -> Any:
+        """The same with the last decisions."""
+        return await self._ask_exactly("why")
+
+    async def _ask_exactly(self, method: str) -> Any:
         pool = self.pool
         if pool.unreported:
             await pool.app.on_loop(pool.report_now())
-        return await pool.ask("stats")
+        return await pool.ask(method)
 
     async def set_rules(self, changes: dict[str, Any]) -> Any:
         return await self.pool.ask("set_rules", changes)
@@ -198,6 +205,7 @@ class PoolClient(Callee):
         self.is_prompt = True  # the last single call was a matter of milliseconds
         self._calls = 0  # single calls that wait or run, but for those that had a slot at once
         self._calls_ended = 0
+        self._waiting = 0  # calls that a limit holds back; roughly, as threads count it without a lock
 
     # --- slots
 
@@ -266,6 +274,8 @@ class PoolClient(Callee):
             return
         slot.revoked = slot.ended = True
         slot.gone = slot.gone or gone
+        # The controller may have given this process up, and with it what it wanted: that is said anew with the next input.
+        self._reported = min(self._reported, 0)
         self._drop_if_free(slot)
 
     def _drop_if_free(self, slot: Slot) -> None:
@@ -285,8 +295,12 @@ class PoolClient(Callee):
 
     # --- limits
 
-    def admission(self) -> Iterator[float]:
-        """Before one more single call queues here: seconds to wait, again and again while a limit is reached. `call_ended` must follow.
+    def admission(self, admitted: list[bool], *, again: bool = False) -> Iterator[float]:
+        """Before one more single call queues here: seconds to wait, again and again while a limit is reached.
+
+        Args:
+            admitted: gets an entry once the call counts; then `call_ended` must follow.
+            again: it has been here before, and does not wait a second time.
 
         Raises:
             ResourceExhaustedError: it has waited long enough, and nothing ended meanwhile.
@@ -295,21 +309,26 @@ class PoolClient(Callee):
         patience: Patience | None = None
         while True:
             with self._lock:
-                reached = limits.reached(self._calls, len(self._slots) - len(self._free))
+                reached = None if again else limits.reached(self._calls, len(self._slots) - len(self._free))
                 if reached is None:
                     self._calls += 1
+                    admitted.append(True)
                     return
             now = _monotonic()
             if patience is None:
                 patience = Patience(limits, self._calls_ended, now)
-            wait_s = patience.next(self._calls_ended, now)
+            wait_s = patience.next(self._calls_ended, now, self._waiting)
             if wait_s is None:
                 raise ResourceExhaustedError(
                     f"Function {self.tag!r}: {reached}, and none has ended for {limits.wait_s:g} s (RAYMODAL_LIMIT_WAIT_S). "
                     "Call it less often at a time or with `.map`, which waits by itself; let it have more containers; or raise the limit."
                 )
             warn_once("limits", f"Function {self.tag!r}: {reached}. {WARNINGS['limits']}", stacklevel=5)
-            yield wait_s
+            self._waiting += 1
+            try:
+                yield wait_s
+            finally:
+                self._waiting -= 1
 
     def call_ended(self) -> None:
         with self._lock:
@@ -426,6 +445,12 @@ class PoolClient(Callee):
         return await self.app.link.controller(method, self.tag, *args)
 
 
+async def caught_up(link: Link) -> None:
+    """`Link.catch_up` without holding a loop up: a reader of this process's output that stands still must not stop its heartbeat."""
+    if link.is_behind():
+        await asyncio.to_thread(link.catch_up)
+
+
 class CallsClient:
     """Spawned calls, which the controller keeps."""
 
@@ -441,7 +466,7 @@ class CallsClient:
             BaseException: what the input raised.
         """
         raw = await self._app.on_loop(self._get(call_id, index, timeout))
-        self._app.link.catch_up()
+        await caught_up(self._app.link)
         kind, data = raw
         if kind == "failure":
             raise wire.decode_failure(wire.Failure(*data))

@@ -31,18 +31,20 @@ logger = logging.getLogger("raymodal")
 
 METHODS = ("why", "pool_tags", "rules", "set_rules", "stats")
 ANSWER_S = 5.0
+_FOLDER = "raymodal-control"
 _LONGEST_LINE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An app that runs on this machine. `since` in seconds since the epoch."""
+    """An app that runs on this machine. `since` in seconds since the epoch; `host` tells machines that share a home apart."""
 
     app_id: str
     name: str
     pid: int
     since: float
     socket: str
+    host: str
 
 
 class Control:
@@ -66,10 +68,12 @@ class Control:
 
     async def _open(self) -> None:
         try:
-            self._path = private_folder("raymodal-control") / self._app.app_id
+            self._path = private_folder(_FOLDER) / self._app.app_id
             self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE)
             self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            running = Running(self._app.app_id, self._name, os.getpid(), datetime.now(UTC).timestamp(), str(self._path))
+            running = Running(
+                self._app.app_id, self._name, os.getpid(), datetime.now(UTC).timestamp(), str(self._path), _host()
+            )
             part = self._note.with_suffix(".part")
             part.write_text(json.dumps(asdict(running)))
             part.chmod(0o600)
@@ -120,12 +124,12 @@ def running_apps(home: Path) -> list[Running]:
             running = Running(**json.loads(note.read_text()))
         except (OSError, ValueError, TypeError):
             continue
-        if _answers(running):
-            found.append(running)
+        if running.host != _host():
+            continue  # another machine's, with the same home
+        if _has_ended(running):
+            _forget(note, running)
         else:
-            for path in (note, Path(running.socket)):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            found.append(running)
     return sorted(found, key=lambda running: running.since)
 
 
@@ -171,12 +175,34 @@ def ask(running: Running, method: str, *args: Any) -> Any:
     return answer["value"]
 
 
-def _answers(running: Running) -> bool:
+def _has_ended(running: Running) -> bool:
+    """Its process is no more, or nobody listens. A process that is busy, or stopped, has not ended."""
     try:
+        os.kill(running.pid, 0)
         with _connected(running):
-            return True
+            return False
+    except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
+        return True
     except OSError:
         return False
+
+
+def _forget(note: Path, running: Running) -> None:
+    """Remove what a run left that was killed. Only what `Control` makes: a note may say anything."""
+    path = Path(running.socket)
+    is_ours = path.parent == private_folder(_FOLDER) and path.is_socket()
+    for left in (note, *([path] if is_ours else [])):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+def _host() -> str:
+    """This machine since it was started."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{socket.gethostname()} {boot}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from raymodal import wire
 from raymodal._warn import WARNINGS, warn_once
-from raymodal.engine.client import Callee
+from raymodal.engine.client import Callee, caught_up
 from raymodal.engine.run import AsyncInbox, Encoded, Run, new_call_id, take_events, take_events_async
 from raymodal.engine.sources import Source
 from raymodal.exception import ResourceExhaustedError
@@ -42,7 +42,6 @@ class _Outputs:
             BaseException: the first failure to arrive, unless exceptions are to be returned.
         """
         delivered = self._run.delivered
-        self._run.app.link.catch_up()
         while delivered:
             indices, values, clean = delivered.popleft()
             if not clean:
@@ -133,6 +132,7 @@ def map_sync(
             run.send_all()
             if run.delivered:
                 run.progress()
+                run.app.link.catch_up()
                 for values in outputs.ready():
                     run.pause()
                     yield from values
@@ -180,6 +180,7 @@ async def map_async(
             run.send_all()
             if run.delivered:
                 run.progress()
+                await caught_up(run.app.link)
                 for values in outputs.ready():
                     run.pause()
                     for value in values:
@@ -212,7 +213,7 @@ async def _encoded_calls(
     try:
         exhausted = False
         while not exhausted:
-            chunk, exhausted = await source.draw_async(SPAWN_CHUNK, 0.05, encode)
+            chunk, exhausted = await source.draw_async(min(SPAWN_CHUNK, callee.pool.app.limits.spawned), 0.05, encode)
             if chunk:
                 yield chunk
     finally:

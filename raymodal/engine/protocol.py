@@ -61,6 +61,9 @@ class Link(Protocol):
     def fetch(self, box: Any, on_done: OnDone) -> None:
         """Get what a container put away for this caller."""
 
+    def is_behind(self) -> bool:
+        """Something of that is not shown yet. Never waits."""
+
     def catch_up(self) -> None:
         """Let what containers printed be shown before the outcome of the call that printed it is the caller's, where the engine can. Waits at most for a moment."""
 

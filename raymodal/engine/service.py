@@ -297,6 +297,8 @@ class ControllerService:
             except TimeoutError:
                 pass
             self._fleet.client_seen(client_id, self._now(), container_id)
+        if self._fleet.is_due:
+            self._step()  # it was given up, and lives: what it wanted, it wants still
         return self._take(caller)
 
     async def cancel(self, container_id: str, sender: str, bundle_id: int) -> None:
@@ -455,7 +457,14 @@ class ControllerService:
         call = _SpawnedCall(call_id, tag, inbox, run)
         self._calls[call_id] = call
         call.task = self._spawn(self._drive(call))
+        call.task.add_done_callback(lambda task: self._ended_early(call) if task.cancelled() else None)
         return call
+
+    def _ended_early(self, call: _SpawnedCall) -> None:
+        """It was cancelled, maybe before its task had begun, so that nothing in there has been done."""
+        self._end_all(call, Failure(wire.CANCELLED, None, f"Function call {call.call_id} was cancelled"))
+        call.run.close()
+        call.notify()
 
     def _add(self, call: _SpawnedCall, items: list[tuple[str, bytes, list[Any]]], complete: bool) -> None:
         if call.run.ledger.closed:
@@ -591,7 +600,7 @@ class ControllerService:
             raise NotFoundError(f"No function {tag!r} has containers in this app. {self._known_pools()}")
         try:
             self._fleet.set_rules(tag, **changes)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise InvalidError(str(error)) from None
         self._step()
         return await self.rules(tag)
@@ -721,6 +730,7 @@ class ControllerService:
             if not can_grow:
                 failure = Failure(wire.START, None, text).pack()
                 self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
+                self._spawn(self._timed_step())  # when the next attempt is due was not known when this step began
                 return
             self._note(f"misfit:{start.tag}", text)
         plan = replace(setup.plan, container_id=start.container_id)
@@ -731,7 +741,7 @@ class ControllerService:
                 wire.START, None, f"Function {start.tag!r}: no container could be asked for: {error}"
             ).pack()
             self._run_commands(self._fleet.container_failed(start.container_id, failure, self._now(), by_user=True))
-            self._spawn(self._timed_step())  # when the next attempt is due was not known when this step began
+            self._spawn(self._timed_step())
             return
         process = self._live[start.container_id] = _Live(handle, start.tag, self._now())
         self._spawn(self._await_ready(start.container_id, process))
@@ -795,12 +805,15 @@ class ControllerService:
                 is_stalled = True
                 self._fleet.container_stalled(container_id)
                 self._step()
-                ask, free = self._setups[process.tag].ask, await self._host.free()
-                what = "has not begun to start" if free.holds(ask) else "has been waiting for room in the cluster"
-                self._note(
-                    f"slow:{process.tag}",
-                    f"Function {process.tag!r}: a container {what} for {STALLED_S:g} s; it asks for {wishes(ask)}, and free are {have(ask, free)}.",
-                )
+                self._spawn(self._say_what_stalls(process.tag))
+
+    async def _say_what_stalls(self, tag: str) -> None:
+        ask, free = self._setups[tag].ask, await self._host.free()
+        what = "has not begun to start" if free.holds(ask) else "has been waiting for room in the cluster"
+        self._note(
+            f"slow:{tag}",
+            f"Function {tag!r}: a container {what} for {STALLED_S:g} s; it asks for {wishes(ask)}, and free are {have(ask, free)}.",
+        )
 
     def _failed(self, container_id: str, failure: Failure, *, by_user: bool) -> None:
         self._live.pop(container_id, None)
@@ -907,6 +920,9 @@ class _Loopback:
 
     def fetch(self, box: Any, on_done: OnDone) -> None:
         self._service._host.fetch(box, on_done)
+
+    def is_behind(self) -> bool:
+        return False
 
     def catch_up(self) -> None:
         """Spawned calls' outcomes stay here; who gets one catches up itself."""

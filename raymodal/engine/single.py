@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raymodal import wire
-from raymodal.engine.client import PoolClient, Slot
+from raymodal.engine.client import PoolClient, Slot, caught_up
 from raymodal.engine.protocol import NOT_YET, Gone
 from raymodal.engine.run import (
     GRACE_S,
@@ -165,9 +165,10 @@ class OneCall:
         self._pool.give_back(slot)
 
     def _slowly(self, lost: Gone | None, failure: Failure | None) -> Any:
-        for wait_s in self._pool.admission():
-            time.sleep(wait_s)
+        admitted: list[bool] = []
         try:
+            for wait_s in self._pool.admission(admitted, again=lost is not None or failure is not None):
+                time.sleep(wait_s)
             inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
             run = self._run(inbox.put, lost, failure)
             try:
@@ -175,11 +176,13 @@ class OneCall:
                 while not run.delivered:
                     take_events(run, inbox)
                     run.send_all()
+                self._pool.app.link.catch_up()
                 return self._value(run)
             finally:
                 run.close()
         finally:
-            self._pool.call_ended()
+            if admitted:
+                self._pool.call_ended()
 
     def _run(self, post: Callable[[Any], None], lost: Gone | None, failure: Failure | None) -> Run:
         run = Run(self._pool, self.call_id, post, kind=wire.EACH_CALL, method=self._method)
@@ -190,7 +193,6 @@ class OneCall:
         return run
 
     def _value(self, run: Run) -> Any:
-        self._pool.app.link.catch_up()
         _, values, _ = run.delivered.popleft()
         return wire.raise_value(values[0])
 
@@ -235,7 +237,7 @@ class OneCall:
                 pool.give_back(slot)
             raise
         reply, body = self._settled(slot, raw)
-        self._pool.app.link.catch_up()
+        await caught_up(self._pool.app.link)
         if reply is None:
             return await self._slowly_async(raw, None)
         if wire.take_lost(reply) or reply.refused or reply.stop - reply.start != 1:
@@ -253,9 +255,10 @@ class OneCall:
         raise wire.decode_failure(failure)
 
     async def _slowly_async(self, lost: Gone | None, failure: Failure | None) -> Any:
-        for wait_s in self._pool.admission():
-            await asyncio.sleep(wait_s)
+        admitted: list[bool] = []
         try:
+            for wait_s in self._pool.admission(admitted, again=lost is not None or failure is not None):
+                await asyncio.sleep(wait_s)
             inbox = AsyncInbox()
             run = self._run(inbox.put, lost, failure)
             try:
@@ -263,11 +266,13 @@ class OneCall:
                 while not run.delivered:
                     await take_events_async(run, inbox)
                     run.send_all()
+                await caught_up(self._pool.app.link)
                 return self._value(run)
             finally:
                 run.close()
         finally:
-            self._pool.call_ended()
+            if admitted:
+                self._pool.call_ended()
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

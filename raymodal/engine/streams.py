@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from raymodal import wire
-from raymodal.engine.client import Callee, Slot
+from raymodal.engine.client import Callee, PoolClient, Slot, caught_up
 from raymodal.engine.protocol import Gone
 from raymodal.engine.run import GRACE_S, AsyncInbox, Run, new_call_id, overdue_failure
 from raymodal.exception import InternalFailure
@@ -176,15 +176,11 @@ class _Stream:
         """True once the container had every chance to end the generator by itself."""
         return self._pending > 0 and _monotonic() - self._since > self.pool.facts.timeout_s + GRACE_S
 
-    def catch_up(self) -> None:
-        self._link.catch_up()
-
     def close(self) -> None:
         """The caller wants no more, or all has arrived: let the generator run its `finally`, then give the slot back. Does not wait."""
         if self._closed:
             return
         self._closed = True
-        self.pool.call_ended()
         self._run.close()
         slot = self.slot
         if slot is None:
@@ -216,26 +212,22 @@ class _Stream:
         pool.app.later(CLOSE_S, press)
 
 
-def _counted(callee: Callee, make: Callable[[], _Stream]) -> _Stream:
-    try:
-        return make()
-    except BaseException:
-        callee.pool.call_ended()
-        raise
-
-
 def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
     """Iterate a remote generator in the calling thread. Nothing runs before the first `next`."""
-    for wait_s in callee.pool.admission():
-        time.sleep(wait_s)
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    stream = _counted(callee, lambda: _Stream(callee, args, kwargs, inbox.put))
-    close = stream.close
+    pool = callee.pool
+    admitted: list[bool] = []
+    ended = functools.partial(_ended, pool, admitted)
+    close: Callable[[], None] = ended
     try:
+        for wait_s in pool.admission(admitted):
+            time.sleep(wait_s)
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        stream = _Stream(callee, args, kwargs, inbox.put)
+        close = functools.partial(_close, stream, ended)
         stream.begin()
         while True:
             if stream.ready or stream.ended:
-                stream.catch_up()
+                pool.app.link.catch_up()
             while stream.ready:
                 yield wire.raise_value(stream.ready.popleft())
             if stream.ended:
@@ -248,7 +240,7 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             while not inbox.empty():
                 stream.handle(inbox.get())
     except GeneratorExit:
-        close = functools.partial(stream.pool.app.soon, stream.close)  # see `maps.map_sync`
+        close = functools.partial(pool.app.soon, close)  # see `maps.map_sync`
         raise
     finally:
         close()
@@ -256,15 +248,20 @@ def stream_sync(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
     """The same on the caller's loop."""
-    for wait_s in callee.pool.admission():
-        await asyncio.sleep(wait_s)
-    inbox = AsyncInbox()
-    stream = _counted(callee, lambda: _Stream(callee, args, kwargs, inbox.put))
+    pool = callee.pool
+    admitted: list[bool] = []
+    ended = functools.partial(_ended, pool, admitted)
+    close: Callable[[], None] = ended
     try:
+        for wait_s in pool.admission(admitted):
+            await asyncio.sleep(wait_s)
+        inbox = AsyncInbox()
+        stream = _Stream(callee, args, kwargs, inbox.put)
+        close = functools.partial(_close, stream, ended)
         stream.begin()
         while True:
             if stream.ready or stream.ended:
-                stream.catch_up()
+                await caught_up(pool.app.link)
             while stream.ready:
                 yield wire.raise_value(stream.ready.popleft())
             if stream.ended:
@@ -275,7 +272,21 @@ async def stream_async(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, 
             while (event := inbox.take()) is not None:
                 stream.handle(event)
     finally:
+        close()
+
+
+def _close(stream: _Stream, ended: Callable[[], None]) -> None:
+    try:
         stream.close()
+    finally:
+        ended()
+
+
+def _ended(pool: PoolClient, admitted: list[bool]) -> None:
+    """The call does not count any more; once."""
+    if admitted:
+        admitted.clear()
+        pool.call_ended()
 
 
 def _check(stream: _Stream) -> None:

@@ -83,30 +83,45 @@ def decide(rules: Rules, load: Load, now: float) -> Decision:
         wanted, limited_by = low, "min_containers"
     if high is not None and wanted > high:
         wanted, limited_by = high, "max_containers"
-    have, held = load.containers, load.starting + load.busy
+    have, held, idle = load.containers, load.starting + load.busy, load.idle_since
     if wanted >= have:
         return Decision(wanted, limited_by)
-    # What is idle and not wanted may go when as many have become idle a window ago. So the window counts from when a container became too many: a buffer
-    # that has been idle for an hour does not go with the first input that ends, to be started again with the next one.
-    # `bisect` adds as `again_at` does: with a difference, rounding could leave a container that no timer looks at again.
-    base = max(wanted, held)
-    expired = bisect_right(load.idle_since, now, key=lambda since: since + rules.scaledown_window)
-    young = len(load.idle_since) - expired
-    keep = base + min(have - base, young)
+    keep, again_at = _kept(rules, wanted, held, idle, now)
+    if load.demand <= 0 and rules.buffer_containers and idle and idle[-1] + rules.scaledown_window > now:
+        # The last input ended within the window: a buffer is kept as if it still ran, or each of many single inputs would end and start one.
+        lately = needed_for(rules, 1) if high is None else min(needed_for(rules, 1), high)
+        more, more_at = _kept(rules, max(wanted, min(lately, have)), held + 1, idle[:-1], now)
+        if more > keep:
+            until = idle[-1] + rules.scaledown_window
+            keep, again_at = more, until if more_at is None else min(more_at, until)
     if keep > wanted:
-        limited_by = "scaledown_window" if keep > base else "busy"
+        limited_by = "scaledown_window" if keep > max(wanted, held) else "busy"
     if high is not None and keep > high:
         keep, limited_by = max(high, held), "max_containers"
-    return Decision(keep, limited_by, _next_expiry(rules, load, keep, base, young))
+        again_at = _next_expiry(rules, idle, keep - max(wanted, held), keep - held, now)
+    return Decision(keep, limited_by, again_at)
 
 
-def _next_expiry(rules: Rules, load: Load, keep: int, base: int, young: int) -> float | None:
-    """When the next of the idle containers that stay is one too many, and a window idle: the longest idle go first."""
-    spare = keep - base
-    young = min(young, keep - load.starting - load.busy)
+def _kept(rules: Rules, wanted: int, held: int, idle: tuple[float, ...], now: float) -> tuple[int, float | None]:
+    """How many stay of `held` and `idle` ones where `wanted` are needed, and when that changes by itself.
+
+    What is idle and not wanted may go when as many have become idle a window ago. So the window counts from when a container became too many: one that
+    has been idle for an hour does not go with the first input that ends, to be started again with the next one.
+    """
+    base = max(wanted, held)
+    spare = held + len(idle) - base
+    # `bisect` adds as `again_at` does: with a difference, rounding could leave a container that no timer looks at again.
+    young = len(idle) - bisect_right(idle, now, key=lambda since: since + rules.scaledown_window)
+    kept = min(spare, young)
+    return base + kept, _next_expiry(rules, idle, kept, len(idle), now)
+
+
+def _next_expiry(rules: Rules, idle: tuple[float, ...], spare: int, staying: int, now: float) -> float | None:
+    """When the next of the idle containers that stay, `spare` of them too many, is a window idle. The longest idle go first."""
+    young = min(staying, len(idle) - bisect_right(idle, now, key=lambda since: since + rules.scaledown_window))
     if spare <= 0 or young <= 0:
         return None
-    return load.idle_since[len(load.idle_since) - min(young, spare)] + rules.scaledown_window
+    return idle[len(idle) - min(young, spare)] + rules.scaledown_window
 
 
 @dataclass(frozen=True, slots=True)

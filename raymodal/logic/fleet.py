@@ -99,6 +99,7 @@ class Fleet:
         self._missing: dict[str, int] = {}  # containers wanted and not there, as last decided
         self._timers: list[tuple[float, str]] = []  # a heap; entries that are not their pool's `again_at` are stale
         self._again_at: float | None = None  # beside the pools' own
+        self._evaluated_at = -math.inf
         self._expire_at = math.inf  # no caller is due before
         self._pending: dict[str, Container] = {}
         self._starved: dict[str, None] = {}
@@ -118,6 +119,11 @@ class Fleet:
     def touch(self, tag: str) -> None:
         """The next `evaluate` looks at this function. For whoever changes its records without an event."""
         self._touched[tag] = None
+
+    @property
+    def is_due(self) -> bool:
+        """Something has happened that `evaluate` has not looked at."""
+        return bool(self._touched)
 
     def touched(self) -> list[str]:
         """What the last `evaluate` looked at, or acted on."""
@@ -305,9 +311,13 @@ class Fleet:
         """Merge changes into a function's live rules, whole or not at all.
 
         Raises:
+            TypeError: a name or a value is none of a rule's.
             ValueError: they contradict each other or what is in force; nothing has changed.
         """
         pool = self.pools[tag]
+        for name, value in changes.items():
+            if not (isinstance(value, int | float) or (value is None and name == "max_containers")):
+                raise TypeError(f"{name}={value!r} is not a number")
         rules: Rules = replace(pool.rules, **changes)  # type: ignore[arg-type]
         # Both bounds together: a change of one may contradict the other's present value.
         if rules.max_containers and rules.min_containers > rules.max_containers:
@@ -342,13 +352,18 @@ class Fleet:
         # What waits for room may have it now, whoever has given it back.
         looked = self._touched | dict.fromkeys(self._missing)
         self._touched = {}
-        for tag in looked:
-            commands += self._look_at(self.pools[tag], now)
-        commands += self._place(now)
-        for tag in looked | self._touched:
-            if self.pools[tag].runs is not None:
-                commands += self._grant(self.pools[tag], now)  # there may turn out to be no room for another one
-        commands += self._find_cycles(now)
+        self._evaluated_at = now
+        try:
+            for tag in looked:
+                commands += self._look_at(self.pools[tag], now)
+            commands += self._place(now)
+            for tag in looked | self._touched:
+                if self.pools[tag].runs is not None:
+                    commands += self._grant(self.pools[tag], now)  # there may turn out to be no room for another one
+            commands += self._find_cycles(now)
+        except BaseException:
+            self._touched |= looked  # nobody has looked at them all
+            raise
         self._looked_at = list(looked | self._touched)
         return commands
 
@@ -421,7 +436,7 @@ class Fleet:
         starting = [c.since for c in pool.containers.values() if c.status is Status.STARTING and not c.pending]
         if not starting:
             return 1 if missing else 0
-        if now - min(starting) >= self._first_alone_s:
+        if now >= min(starting) + self._first_alone_s:
             return missing
         timers.append(min(starting) + self._first_alone_s)
         return 0
@@ -435,6 +450,9 @@ class Fleet:
         while self._timers and self.pools[self._timers[0][1]].again_at != self._timers[0][0]:
             heapq.heappop(self._timers)
         first = self._timers[0][0] if self._timers else math.inf
+        if self._touched:
+            # What has just been started, or is not waiting any more, has timers of its own, which nobody has set yet.
+            first = min(first, self._evaluated_at)
         first = min(first, math.inf if self._again_at is None else self._again_at)
         return None if first == math.inf else first
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 FIRST_S = 0.02
 LONGEST_S = 0.5
+ASKS_PER_S = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most inputs of one function.
+    """Most inputs of one function, each at least 1.
 
     Attributes:
         pending: that wait for a container, of one calling process.
@@ -58,15 +59,16 @@ class Patience:
         self._since = now
         self._wait_s = FIRST_S
 
-    def next(self, ended: int, now: float) -> float | None:
+    def next(self, ended: int, now: float, others: int = 0) -> float | None:
         """Seconds until it is worth asking again, or None to give up.
 
         Args:
             ended: how many inputs have ended so far: while this grows the call goes on waiting.
+            others: calls that wait like this one: all together ask no more often than `ASKS_PER_S`.
         """
         if ended != self._ended:
             self._ended, self._since = ended, now
         elif now - self._since >= self._limits.wait_s:
             return None
         wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, LONGEST_S)
-        return wait_s
+        return max(wait_s, others / ASKS_PER_S)

@@ -106,14 +106,21 @@ def test_a_run_that_was_killed_is_forgotten(run_app: Any, tmp_path: Path) -> Non
     """What nobody answers for is removed by whoever asks."""
     note = tmp_path / "running" / "ap-gone.json"
     note.parent.mkdir()
-    note.write_text(
-        json.dumps({"app_id": "ap-gone", "name": "gone", "pid": 1, "since": 0.0, "socket": str(tmp_path / "nobody")})
-    )
+    precious = tmp_path / "precious.txt"
+    precious.touch()
+    gone = control.Running("ap-gone", "gone", os.getpid(), 0.0, str(tmp_path / "nobody"), control._host())
+    note.write_text(json.dumps(asdict(gone)))
+    elsewhere = note.with_name("ap-elsewhere.json")
+    elsewhere.write_text(json.dumps({**asdict(gone), "app_id": "ap-elsewhere", "host": "another machine"}))
+    no_socket = note.with_name("ap-no-socket.json")
+    no_socket.write_text(json.dumps({**asdict(gone), "app_id": "ap-no-socket", "socket": str(precious)}))
     (note.parent / "ap-broken.json").write_text("{")
 
     with pytest.raises(NotFoundError, match="None does"):
         control.find(tmp_path, "gone")
     assert not note.exists()
+    assert elsewhere.exists()
+    assert precious.exists()
 
 
 def test_two_of_a_name(held: Any, tmp_path: Path) -> None:

@@ -113,6 +113,30 @@ def test_spawned_inputs_beyond_the_limit(run_app: Any, limits: None) -> None:
     assert [call.get(timeout=60) for call in calls] == [0.1] * len(calls)
 
 
+def test_more_at_once_than_the_limit(run_app: Any, limits: None) -> None:
+    """They are handed over in parts that fit."""
+    app = modal.App("parts")
+    f = app.function(serialized=True, max_containers=1, name="f")(nap)
+    run_app(app)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call = f.experimental_spawn_map([0.0] * 35)
+        assert call.num_inputs() == 35
+        assert list(call.iter()) == [0.0] * 35
+
+
+def test_errors_of_the_controller_are_one_line(run_app: Any, limits: None) -> None:
+    """Not Ray's own with the controller's traceback in its text."""
+    app = modal.App("lines")
+    f = app.function(serialized=True, max_containers=1, name="f")(nap)
+    run_app(app)
+
+    with pytest.raises(modal.exception.InvalidError) as caught:
+        f.autoscaler.update(min_containers=5)
+    assert str(caught.value) == "min_containers=5 would be greater than max_containers=1"
+
+
 def test_a_function_is_not_called_like_one_of_python(run_app: Any) -> None:
     """Neither directly nor by the builtin `map`: Modal's error, and what to write."""
     app = modal.App("plain")

@@ -147,8 +147,14 @@ def test_a_sink_that_stands_still_stops_nothing_else() -> None:
     try:
         run_container(address, "print('a line')")
         assert is_in.wait(10)
+        assert logs.is_behind()
         logs.catch_up(0.1)
         assert not let_go.is_set()
+        # It has been waited for once: further outcomes do not wait again.
+        assert not logs.is_behind()
+        let_go.set()
+        run_container(address, "print('another')", "ta-2")
+        assert logs.wait_for_end(["ta-1", "ta-2"], 10)
     finally:
         let_go.set()
         logs.stop_following()

@@ -288,6 +288,9 @@ class _Link:
     def fetch(self, box: Any, on_done: OnDone) -> None:
         on_done(box)
 
+    def is_behind(self) -> bool:
+        return False
+
     def catch_up(self) -> None:
         """Functions print to this process's own streams."""
 

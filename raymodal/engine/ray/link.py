@@ -12,11 +12,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemError, RayTaskError
 
 from raymodal import wire
 from raymodal.engine.protocol import NOT_YET, Gone, OnDone
 from raymodal.engine.ray import logs
+from raymodal.exception import Error
 
 UNSENT = wire.encode_reply(wire.Reply(0, 0, False, "unsent", None, 0.0, wire.JOINT_VALUE), ())
 LEFT = "this process has left the cluster"
@@ -84,6 +85,10 @@ class RayLink:
             return await self._controller.call.remote(method, *args)
         except RayActorError as error:
             raise Gone(gone_text(error)) from None
+        except RayTaskError as error:
+            if isinstance(error.cause, Error):
+                raise error.cause from None  # Ray's own class for it has the controller's traceback in its text
+            raise
 
     def tell(self, method: str, *args: Any) -> None:
         with contextlib.suppress(RaySystemError):  # the connection is being closed in another thread
@@ -123,6 +128,9 @@ class RayLink:
 
     def fetch(self, box: Any, on_done: OnDone) -> None:
         fetch(box, on_done)
+
+    def is_behind(self) -> bool:
+        return logs.is_behind()
 
     def catch_up(self) -> None:
         logs.catch_up()

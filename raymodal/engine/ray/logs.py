@@ -113,6 +113,9 @@ class _Follower:
         os.set_blocking(self._wake_r, False)
         self._stopping = False
         self._is_reading = False
+        self._is_stuck = False  # the sink, since somebody waited for it in vain
+        self._closing = threading.Lock()
+        self._is_closed = False
         self._waiting: deque[threading.Event] = deque()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, None)
@@ -137,7 +140,7 @@ class _Follower:
                             break
                     for event in waiting:
                         event.set()
-                self._is_reading = False
+                self._is_reading = self._is_stuck = False
             # What is in the pipes by now was printed before `stop` was called.
             for key, _ in self._selector.select(0):
                 if isinstance(key.data, _Stream):
@@ -156,16 +159,23 @@ class _Follower:
 
     def catch_up(self, timeout: float) -> None:
         """Wait until the sink has had everything that is in the pipes now. Any thread but the sink's own."""
-        # The order matters: what `select` does not find has been taken by a thread that had said before that it reads.
-        if self._stopping or not (self._poll() or self._is_reading):
-            return
-        if threading.current_thread() is self._thread:
+        if not self.is_behind() or threading.current_thread() is self._thread:
             return
         event = threading.Event()
         self._waiting.append(event)
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"x")
-        event.wait(timeout)
+        self._wake()
+        if not event.wait(timeout):
+            self._is_stuck = True
+
+    def is_behind(self) -> bool:
+        """The sink has not had all that is in the pipes. False while it stands still: whoever waits has waited for that once already."""
+        # The order matters: what `select` does not find has been taken by a thread that had said before that it reads.
+        return not (self._stopping or self._is_stuck) and (self._poll() or self._is_reading)
+
+    def _wake(self) -> None:
+        with self._closing:
+            if not self._is_closed:
+                os.write(self._wake_w, b"x")
 
     def _poll(self) -> bool:
         try:
@@ -322,8 +332,7 @@ class _Follower:
             restore()
         self._restore.clear()
         self._stopping = True
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"x")
+        self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(2.0)
 
@@ -335,8 +344,10 @@ class _Follower:
                 key.data.connection.close()
         self._selector.close()
         self._listener.close()
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        with self._closing:
+            self._is_closed = True
+            os.close(self._wake_r)
+            os.close(self._wake_w)
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
@@ -389,6 +400,12 @@ def catch_up(timeout: float = 0.5) -> None:
     follower = _follower
     if follower is not None:
         follower.catch_up(timeout)
+
+
+def is_behind() -> bool:
+    """Whether `catch_up` would wait."""
+    follower = _follower
+    return follower is not None and follower.is_behind()
 
 
 def wait_for_end(container_ids: Iterable[str], timeout: float) -> bool:

@@ -89,6 +89,9 @@ class Link:
     def fetch(self, box: Any, on_done: Callable[[Any], None]) -> None:
         on_done(box)
 
+    def is_behind(self) -> bool:
+        return False
+
     def catch_up(self) -> None:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 from raymodal.logic.autoscale import Ask, Room, Rules
@@ -59,11 +60,20 @@ class World:
         self.check(commands)
         again = self.fleet.evaluate(self.now)
         assert again == [], (commands, again)
-        for tag in self.fleet.pools:
-            self.fleet.touch(tag)
-        assert self.fleet.evaluate(self.now) == [], "what nothing has happened to need not be looked at"
+        self.check_that_a_look_at_all_changes_nothing()
         self.carry_out(commands)
         return commands
+
+    def check_that_a_look_at_all_changes_nothing(self) -> None:
+        """What nothing has happened to need not be looked at: neither is there anything to do, nor is there a timer that is missing."""
+        at = self.fleet.again_at
+        everything = copy.deepcopy(self.fleet)
+        for tag in everything.pools:
+            everything.touch(tag)
+        assert everything.evaluate(self.now) == []
+        everything.evaluate(self.now)
+        later = everything.again_at
+        assert at == later or (at is not None and at <= (later or at) + 0.5), (at, later)
 
     def carry_out(self, commands: list[Command]) -> None:
         self.log += commands

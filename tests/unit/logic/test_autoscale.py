@@ -71,8 +71,22 @@ def test_nothing_is_too_many_beyond_the_window(rules: Rules, load: Load, now: fl
     decision = decide(rules, load, now)
     left = carried_out(load, decision)
     young = [since for since in left.idle_since if since + rules.scaledown_window > now]
+    # While the last input ended within the window, a buffer counts as needed.
+    lately = replace(load, demand=max(load.demand, 1)) if young and rules.buffer_containers else load
 
-    assert left.containers - max(wanted(rules, load), load.busy + load.starting) <= len(young)
+    assert left.containers - max(wanted(rules, lately), load.busy + load.starting) <= len(young)
+
+
+@example(Rules(buffer_containers=3), Load(0, 0, 0, (0.0, 0.0, 0.0, 190.0)), 200.0)
+@given(rules, loads.map(lambda load: replace(load, demand=0)), nows)
+def test_a_buffer_goes_a_window_after_the_last_input(rules: Rules, load: Load, now: float) -> None:
+    """Whatever is idle then and above the minimum, the buffer with it; and nothing is started for a buffer that nobody works beside."""
+    decision = decide(rules, load, now)
+    assert decision.target <= max(load.containers, min(rules.min_containers, rules.max_containers or 1000))
+
+    later = max(load.idle_since, default=now) + rules.scaledown_window
+    expected = max(min(rules.min_containers, rules.max_containers or 1000), load.busy + load.starting)
+    assert decide(rules, load, max(now, later)).target == expected
 
 
 def test_a_spare_one_does_not_go_with_the_first_input_that_ends() -> None:
@@ -82,6 +96,10 @@ def test_a_spare_one_does_not_go_with_the_first_input_that_ends() -> None:
 
     assert decide(rules, load, 1000.0) == Decision(3, "scaledown_window", 1060.0)
     assert decide(rules, load, 1060.0).target == 2
+
+    single = Load(demand=0, starting=0, busy=0, idle_since=(0.0, 1000.0))
+    assert decide(rules, single, 1000.0) == Decision(2, "scaledown_window", 1060.0)
+    assert decide(rules, single, 1060.0).target == 0
 
 
 @given(rules, loads, nows)
