@@ -25,7 +25,7 @@ from raymodal.spec.storage import SecretSpec
 
 if TYPE_CHECKING:
     from raymodal.client import Client
-    from raymodal.state.secrets import NamedSecrets
+    from raymodal.state.secrets import Found, NamedSecrets
     from raymodal.types import SecretInfo
 
 __all__ = ["AlreadyExistsError", "InvalidError", "NotFoundError", "Secret", "SecretManager"]
@@ -254,7 +254,7 @@ class Secret(Object):
         if self._object_id is not None:
             return
         if self._spec.kind == "named":
-            self._object_id = (await asyncio.to_thread(_find, self._spec))[0]
+            self._object_id = (await asyncio.to_thread(_find, self._spec)).facts.object_id
         else:
             self._object_id, self._made_at = new_id("st"), _now()
 
@@ -322,20 +322,18 @@ def resolve(spec: SecretSpec) -> SecretSpec:
         return SecretSpec(kind="literal", values=_read_dotenv(spec.path, spec.filename))
     if spec.kind == "invalid":
         raise InvalidError(f"secrets= holds {spec.name}, which is not a modal.Secret")
-    object_id, values = _find(spec)
-    _named().mark_used([object_id], _now())
-    return SecretSpec(kind="literal", values=values)
+    found = _find(spec)
+    _named().mark_used([found.facts.object_id], _now())
+    return SecretSpec(kind="literal", values=found.values, revision=found.revision)
 
 
-def _find(spec: SecretSpec) -> tuple[str, dict[str, str]]:
-    """Id and values of a named secret."""
+def _find(spec: SecretSpec) -> Found:
     try:
-        facts, values = _named().find(str(spec.name), environment(spec.environment_name), spec.required_keys)
+        return _named().find(str(spec.name), environment(spec.environment_name), spec.required_keys)
     except NotFoundError as error:
         if here() is None:
             raise
         raise NotFoundError(f"{error} {_WHERE}") from None
-    return facts.object_id, values
 
 
 _WHERE = (

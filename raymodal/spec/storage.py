@@ -11,7 +11,8 @@ class SecretSpec(BaseModel):
     """Environment variables, literal or still to be found.
 
     `values` is complete for `literal`; `dotenv` and `named` are turned into `literal` when an app is loaded, which is
-    also when `invalid` (something that is no secret; Modal does not look earlier) is refused.
+    also when `invalid` (something that is no secret; Modal does not look earlier) is refused. `revision` stands for the
+    values of one that was named, where equal ones must be told from others and values must not be used.
     """
 
     # Not even a value of the wrong type is shown.
@@ -19,6 +20,7 @@ class SecretSpec(BaseModel):
 
     kind: Literal["literal", "dotenv", "named", "invalid"]
     values: dict[str, str] = Field(default_factory=dict, repr=False)
+    revision: str | None = None
     name: str | None = None
     environment_name: str | None = None
     required_keys: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,16 @@ class Facts(NamedTuple):
 
 
 _Strings = list[str]  # the class below has a method `list`
+
+
+class Found(NamedTuple):
+    """A secret. `revision` changes with its values and says nothing about them."""
+
+    facts: Facts
+    values: dict[str, str]
+    revision: str
+
+
 _FACTS = [table.c[name] for name in Facts._fields]
 
 
@@ -141,7 +152,7 @@ class NamedSecrets:
                     return _facts(found)
         raise _deleted(object_id)
 
-    def find(self, name: str, environment: str, required_keys: tuple[str, ...] = ()) -> tuple[Facts, dict[str, str]]:
+    def find(self, name: str, environment: str, required_keys: tuple[str, ...] = ()) -> Found:
         """A secret and its values.
 
         Raises:
@@ -161,7 +172,7 @@ class NamedSecrets:
                 f"Add what is missing: `{_command('update', name, environment)} {' '.join(f'{key}=-' for key in lacking)}` "
                 "asks for the values."
             )
-        return _facts(found), values
+        return Found(_facts(found), values, hashlib.sha256(found.sealed).hexdigest()[:16])
 
     def mark_used(self, object_ids: _Strings, now: float) -> None:
         """Note when secrets were last used. A note only: a database that is busy goes without it."""

@@ -92,7 +92,7 @@ def test_sealing(values: dict[str, str], place: str, other: str, flip: int) -> N
 
 
 def read(kept: NamedSecrets) -> Any:
-    return kept.find("db", "main")[1]["PASSWORD"]
+    return kept.find("db", "main").values["PASSWORD"]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
@@ -197,8 +197,8 @@ def test_processes_agree_on_the_key(home: Path) -> None:
     assert [one.returncode for one in started] == [0] * 4
     winner = printed.index("won\n")
     assert printed.count("won\n") == 1
-    assert kept.find("same", "main")[1] == {"A": str(winner)}
-    assert all(kept.find(f"{p}-{n}", "main")[1] == {"A": str(p)} for p in range(4) for n in range(5))
+    assert kept.find("same", "main").values == {"A": str(winner)}
+    assert all(kept.find(f"{p}-{n}", "main").values == {"A": str(p)} for p in range(4) for n in range(5))
     assert {path.name for path in home.iterdir()} <= {"state.db", "state.db-wal", "state.db-shm", "secret.key"}
 
 
@@ -214,6 +214,17 @@ def test_missing_keys(kept: NamedSecrets) -> None:
         "Secret 'db' lacks 'HOST', 'PORT'; it has 'PASSWORD', 'USER'. "
         "Add what is missing: `raymodal secret update db HOST=- PORT=-` asks for the values."
     )
+
+
+def test_revisions(kept: NamedSecrets) -> None:
+    """They tell contents apart, and say nothing: equal contents that were written twice have different ones."""
+    first = kept.find("db", "main")
+    assert kept.find("db", "main") == first
+    kept.create("db", first.values, "main", if_exists="replace", now=1.0)
+    again = kept.find("db", "main")
+
+    assert again.values == first.values
+    assert again.revision != first.revision
 
 
 def test_missing_secret(kept: NamedSecrets) -> None:
@@ -281,8 +292,7 @@ class Model(RuleBasedStateMachine):
     @rule(data=st.data(), values=values)
     def change(self, data: st.DataObject, values: dict[str, str]) -> None:
         environment, name = data.draw(st.sampled_from(sorted(self.model)))
-        facts, _ = self.kept.find(name, environment)
-        self.kept.update(facts.object_id, values)
+        self.kept.update(self.kept.find(name, environment).facts.object_id, values)
         self.model[environment, name].update(values)
 
     @rule(name=names, environment=environments)
@@ -291,7 +301,7 @@ class Model(RuleBasedStateMachine):
             with pytest.raises(NotFoundError):
                 self.kept.delete(name, environment)
             return
-        facts, _ = self.kept.find(name, environment)
+        facts = self.kept.find(name, environment).facts
         self.kept.delete(name, environment)
         del self.model[environment, name]
         self.created.remove((environment, name))
@@ -305,7 +315,7 @@ class Model(RuleBasedStateMachine):
             assert self.kept.names(environment) == expected
             assert [f.name for f in self.kept.list(environment, max_objects=1)] == expected[:1]
         for (environment, name), values in self.model.items():
-            facts, found = self.kept.find(name, environment)
+            facts, found, _ = self.kept.find(name, environment)
             assert found == values
             assert self.kept.facts(facts.object_id) == facts
 

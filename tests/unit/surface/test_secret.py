@@ -17,6 +17,7 @@ from raymodal import config
 from raymodal import secret as secrets
 from raymodal.container import context
 from raymodal.exception import AlreadyExistsError, DeprecationError, InvalidError, NotFoundError
+from raymodal.plan.cls import variant_request
 from raymodal.plan.pool import ContainerPlan, PoolRequest, without_variables
 from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import FunctionSpec
@@ -218,6 +219,20 @@ class TestRuns:
             Secret.objects.create("db", {})
         with app.run():
             pass
+
+    def test_no_digest_of_values(self) -> None:
+        """The pools of a function with further secrets are told apart by revisions: their names are shown."""
+
+        def pool(value: str, revision: str | None) -> str:
+            secret = SecretSpec(kind="literal", values={"PIN": value}, revision=revision)
+            request = variant_request("f", {"secrets": (secret,)})
+            assert request is not None
+            return request.tag
+
+        assert pool("1", "r1") == pool("2", "r1") != pool("1", "r2")
+        assert pool("1", None) != pool("2", None)
+        Secret.objects.create("db", {"PIN": "1"})
+        assert secrets.resolve(Secret.from_name("db")._spec).revision is not None
 
     def test_in_a_container(self, tmp_path: Path) -> None:
         """The node's own folder is looked at, and none is made; the message says where it looked."""
