@@ -179,8 +179,13 @@ class Runtime:
 
     def move(self, plan: ContainerPlan, uplink: Uplink) -> None:
         """Become the runtime of this container: the first phase was done elsewhere, for another id (`container.snapshot`)."""
-        self.plan, self._uplink = plan, uplink
+        self._uplink = uplink
         self._is_loaded = True
+        self.learn(plan)
+
+    def learn(self, plan: ContainerPlan) -> None:
+        """Be told the whole plan, of which a part was enough to be made with."""
+        self.plan = plan
         if self._life is not None:
             self._life.move(plan)
 

@@ -98,7 +98,10 @@ def taken(plan: ContainerPlan, uplink: Uplink, client: Any) -> Runtime | None:
         return None
     (runtime, later), _taken = _taken, None
     theirs = runtime.plan
-    if (theirs.app_id, theirs.spec.tag, theirs.request) != (plan.app_id, plan.spec.tag, plan.request):
+    if (theirs.app_id, theirs.spec.tag) != (
+        plan.app_id,
+        plan.spec.tag,
+    ):  # the tag says with which arguments and options
         return None
     later.target = client
     runtime.move(plan, uplink)

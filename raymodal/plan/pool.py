@@ -37,7 +37,7 @@ class ContainerPlan:
     app_name: str | None
     container_id: str
     spec: FunctionSpec
-    blob: bytes | None
+    blob: bytes | None = field(repr=False)
     env: dict[str, str] = field(repr=False)
     source_root: str
     sys_path: tuple[str, ...]
@@ -64,7 +64,7 @@ class PoolRequest:
 
     tag: str
     base: str
-    arguments: bytes | None = None
+    arguments: bytes | None = field(default=None, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def spec(self, base: FunctionSpec) -> FunctionSpec:
@@ -80,15 +80,19 @@ class PoolRequest:
         return replace(base, tag=self.tag, timeout_s=timeout_s, retries=retries, lanes=max(1, lanes or 1), batch=batch)
 
 
-def without_variables(plan: ContainerPlan) -> ContainerPlan:
-    """The plan as a cluster may record it: no variable has a value, neither a secret's nor one of `env=`."""
-    none: dict[str, Any] = {"secrets": (), "env": {}}
+def as_recorded(plan: ContainerPlan) -> ContainerPlan:
+    """What of a plan a cluster may record: enough to begin a process with, and nothing that may hold a secret.
+
+    Without the values of variables, which are in specs and images too, and without what is pickled: handles that it
+    holds bring their specs along.
+    """
+    none: dict[str, Any] = {"secrets": (), "env": {}, "image": None}
     cls, request = plan.cls, plan.request
     if cls is not None:
         cls = cls.model_copy(update={"service": cls.service.model_copy(update=none)})
     if request is not None:
-        request = replace(request, changes={key: value for key, value in request.changes.items() if key not in none})
-    return replace(plan, env={}, spec=plan.spec.model_copy(update=none), cls=cls, request=request)
+        request = replace(request, arguments=None, changes={})
+    return replace(plan, env={}, blob=None, spec=plan.spec.model_copy(update=none), cls=cls, request=request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,24 @@ def asks():
         return variant.remote("MADE"), str(error)
 
 
+if modal.is_local():  # a value that only the driver has, in a handle that travels by value
+    from raymodal.secret import resolve
+
+    literal = modal.Secret.from_dict(resolve(named._spec).values)
+else:
+    literal = modal.Secret.from_dict({})
+
+
+@app.function(secrets=[literal], max_containers=1)
+def has_literal():
+    return digest(os.environ["TOKEN"])
+
+
+@app.function(serialized=True, max_containers=1)
+def by_value():
+    return has_literal.remote()
+
+
 @app.function(secrets=[named])
 def fails():
     token = os.environ["TOKEN"]
@@ -121,10 +139,8 @@ def session_folder():
 
 @app.local_entrypoint()
 def main():
-    from raymodal.secret import resolve
-
     variant = plain.with_options(secrets=[named])
-    digests = [f.remote(), C().f.remote(), variant.remote()]
+    digests = [f.remote(), C().f.remote(), variant.remote(), by_value.remote()]
     alone = plain.remote()
     asked = asks.remote()
     needle = resolve(named._spec).values["TOKEN"].encode()
@@ -168,7 +184,7 @@ def test_where_a_value_is(home: Path, tmp_path: Path) -> None:
     assert value not in done.out + done.err
     (line,) = (line for line in done.out.splitlines() if line.startswith("FOUND "))
     found = json.loads(line.removeprefix("FOUND "))
-    assert found["digests"] == [hashlib.sha256(value.encode()).hexdigest()] * 3
+    assert found["digests"] == [hashlib.sha256(value.encode()).hexdigest()] * 4
     assert found["alone"] is None
     assert found["asked"][0] == hashlib.sha256(b"there").hexdigest()
     assert "`raymodal secret create nowhere KEY=VALUE`" in found["asked"][1]

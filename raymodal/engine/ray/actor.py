@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -114,7 +113,7 @@ class Container:
     """The actor class for functions that run one input at a time.
 
     Args:
-        plan, app_options: plain data.
+        plan, app_options: plain data; the plan `as_recorded`, since Ray keeps what an actor is made with.
         controller: of the app.
         archive: the program's modules, for nodes that do not have them.
     """
@@ -122,9 +121,9 @@ class Container:
     def __init__(
         self, plan: ContainerPlan, controller: Any, app_options: ClientOptions, archive: bytes | None = None
     ) -> None:
-        if archive is not None and plan.source_root and not os.path.isdir(plan.source_root):
-            plan = elsewhere(plan, unpack(archive))
-        self._plan = plan
+        is_elsewhere = archive is not None and plan.source_root and not os.path.isdir(plan.source_root)
+        self._root = unpack(archive) if archive is not None and is_elsewhere else None
+        self._plan = plan = self._placed(plan)
         gc.disable()  # until the user's code is imported: imports make much that lives for ever, and collections in between find nothing
         free_threads(plan)
         attach_output(plan.output, plan.container_id, {"function": plan.spec.tag})
@@ -140,9 +139,17 @@ class Container:
     def __repr__(self) -> str:
         return f"raymodal:{self._plan.container_id}"
 
-    def boot(self, variables: dict[str, str]) -> tuple[Any, ...] | None:
-        """Set the variables, load the user's code and run its enter hooks. Returns a packed `wire.Failure` if that raises."""
-        self._plan = plan = replace(self._plan, env=variables)
+    def _placed(self, plan: ContainerPlan) -> ContainerPlan:
+        return plan if self._root is None else elsewhere(plan, self._root)
+
+    def boot(self, plan: ContainerPlan) -> tuple[Any, ...] | None:
+        """Load the user's code and run its enter hooks. Returns a packed `wire.Failure` if that raises.
+
+        Args:
+            plan: the whole one; the constructor's was `as_recorded`.
+        """
+        self._plan = plan = self._placed(plan)
+        self._runtime.learn(plan)
         prepare_process(plan)
         signal.signal(signal.SIGUSR1, lambda *_: self._runtime.on_interrupt())
         set_current(context_for(plan, self._client))

@@ -18,7 +18,7 @@ from raymodal.engine.ray.template import snapshot
 from raymodal.engine.ray.warm import WarmWorkers
 from raymodal.engine.service import ControllerService, PoolSetup
 from raymodal.logic.autoscale import Room
-from raymodal.plan.pool import EXCHANGES, ClientOptions, ContainerPlan, is_shared, without_variables
+from raymodal.plan.pool import EXCHANGES, ClientOptions, ContainerPlan, as_recorded, is_shared
 from raymodal.spec.function import FunctionSpec
 
 GETTING_GONE_S = 5.0
@@ -51,7 +51,7 @@ class RayHost:
         self.on_start: Callable[[], None] = lambda: None
         self.has_templates: Callable[[], bool] = lambda: False
         self._class = ray.remote(Container)
-        self._variables: dict[Any, dict[str, str]] = {}  # of containers that are asked for, until they boot
+        self._plans: dict[Any, ContainerPlan] = {}  # of containers that are asked for, until they boot
         self._made_shared: Any = None
 
     def start(self, plan: ContainerPlan, *, free: bool) -> Any:
@@ -72,8 +72,8 @@ class RayHost:
         made = actor_class.options(max_restarts=0, enable_task_events=False, **options)
         self.on_start()
         # What an actor is made with stays in Ray's records, as long as the cluster lives; a call's arguments do not.
-        handle = made.remote(without_variables(plan), self._controller, self._app_options, self._archive)
-        self._variables[handle] = plan.env
+        handle = made.remote(as_recorded(plan), self._controller, self._app_options, self._archive)
+        self._plans[handle] = plan
         return handle
 
     def _shared_class(self) -> Any:
@@ -83,7 +83,7 @@ class RayHost:
 
     async def ready(self, handle: Any) -> tuple[Any, ...] | None:
         try:
-            failure: tuple[Any, ...] | None = await handle.boot.remote(self._variables.pop(handle))
+            failure: tuple[Any, ...] | None = await handle.boot.remote(self._plans.pop(handle))
         except RayError as error:
             raise Gone(link.gone_text(error)) from None
         return failure

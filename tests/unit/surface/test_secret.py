@@ -18,9 +18,10 @@ from raymodal import secret as secrets
 from raymodal.container import context
 from raymodal.exception import AlreadyExistsError, DeprecationError, InvalidError, NotFoundError
 from raymodal.plan.cls import variant_request
-from raymodal.plan.pool import ContainerPlan, PoolRequest, without_variables
+from raymodal.plan.pool import ContainerPlan, PoolRequest, as_recorded
 from raymodal.spec.cls import ClsSpec
 from raymodal.spec.function import FunctionSpec
+from raymodal.spec.image import ImageSpec
 from raymodal.spec.storage import SecretSpec
 from raymodal.state.secrets import NamedSecrets
 from tests.unit.surface.fake_engine import FakeEngine
@@ -256,16 +257,16 @@ class TestNothingTells:
 
     SECRET = SecretSpec(kind="literal", values={"A": NEEDLE})
 
-    def spec(self) -> FunctionSpec:
-        return FunctionSpec(tag="f", module="m", qualname="f", secrets=(self.SECRET,), env={"B": NEEDLE})
+    def spec(self, image: ImageSpec | None = None) -> FunctionSpec:
+        return FunctionSpec(tag="f", module="m", qualname="f", secrets=(self.SECRET,), env={"B": NEEDLE}, image=image)
 
-    def plan(self) -> ContainerPlan:
-        spec = self.spec()
+    def plan(self, image: ImageSpec | None = None) -> ContainerPlan:
+        spec = self.spec(image)
         changes = {"secrets": spec.secrets, "env": spec.env, "timeout_s": 5.0}
         return ContainerPlan(
-            "ap-1", "app", "ta-1", spec, None, {"A": NEEDLE, "B": NEEDLE}, "", (), None, {},
+            "ap-1", "app", "ta-1", spec, NEEDLE.encode(), {"A": NEEDLE, "B": NEEDLE}, "", (), None, {},
             cls=ClsSpec(tag="C", service=spec, methods=(), parameters=()),
-            request=PoolRequest("f#1", "f", None, changes),
+            request=PoolRequest("f#1", "f", NEEDLE.encode(), changes),
         )  # fmt: skip
 
     def test_reprs(self) -> None:
@@ -276,14 +277,13 @@ class TestNothingTells:
 
     def test_what_the_cluster_records(self) -> None:
         """The plan of an actor's constructor, as bytes; everything else is as it was."""
-        plan = self.plan()
-        recorded = without_variables(plan)
+        plan = self.plan(modal.Image.debian_slim().env({"C": NEEDLE})._spec)
+        recorded = as_recorded(plan)
 
         assert NEEDLE.encode() in pickle.dumps(plan)
         assert NEEDLE.encode() not in pickle.dumps(recorded)
         assert recorded.request is not None
-        assert recorded.request.changes == {"timeout_s": 5.0}
-        assert (recorded.spec.tag, recorded.container_id) == ("f", "ta-1")
+        assert (recorded.request.tag, recorded.spec.tag, recorded.container_id) == ("f#1", "f", "ta-1")
 
     @pytest.mark.parametrize(
         "make",
