@@ -69,6 +69,16 @@ def test_only_its_owner_reads_it(make: Callable[..., Database]) -> None:
     assert mode(database.path) == 0o600
 
 
+def test_any_folder(tmp_path: Path) -> None:
+    """Its name is no URL."""
+    home = tmp_path / "50%20 of? a#home:memory:"
+    with Database(home).writing():
+        pass
+
+    assert [path.name for path in home.iterdir()] == ["state.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+
+
 def test_a_block_that_raises_has_done_nothing(make: Callable[..., Database]) -> None:
     """All of a transaction, or none of it."""
     database = make()
