@@ -25,7 +25,7 @@ from raymodal.spec.storage import SecretSpec
 
 if TYPE_CHECKING:
     from raymodal.client import Client
-    from raymodal.state.secrets import Found, NamedSecrets
+    from raymodal.state.secrets import Facts, Found, NamedSecrets
     from raymodal.types import SecretInfo
 
 __all__ = ["AlreadyExistsError", "InvalidError", "NotFoundError", "Secret", "SecretManager"]
@@ -79,12 +79,8 @@ class SecretManager:
         if max_objects is not None and max_objects < 0:
             raise InvalidError(f"max_objects must not be negative, as {max_objects} is.")
         before = seconds_since_epoch(created_before)
-
-        def listed() -> Any:
-            return _named().list(environment(environment_name), max_objects=max_objects, created_before=before)
-
         found = []
-        for facts in await asyncio.to_thread(listed):
+        for facts in await asyncio.to_thread(listed, environment_name, max_objects, before):
             secret = Secret.from_name(facts.name, environment_name=environment_name or None)
             secret._object_id = facts.object_id
             found.append(secret)
@@ -291,6 +287,13 @@ def keep(name: str, env_dict: Any, environment_name: str | None, if_exists: Lite
         name, values, environment(environment_name), if_exists=if_exists, now=_now(), user=_user_name()
     )
     return facts.object_id
+
+
+def listed(
+    environment_name: str | None, max_objects: int | None = None, created_before: float | None = None
+) -> list[Facts]:
+    """What is known of the named secrets of an environment, newest first."""
+    return _named().list(environment(environment_name), max_objects=max_objects, created_before=created_before)
 
 
 def resolver() -> Callable[[SecretSpec], SecretSpec]:

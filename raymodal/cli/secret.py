@@ -97,16 +97,19 @@ def _update(name: str, values: dict[str, str], env: str | None) -> int:
 
 
 def _list(env: str | None, as_json: bool) -> int:
-    from raymodal.secret import Secret
+    from raymodal._stored import local_time
+    from raymodal.secret import listed
 
     rows = [
         {
             "name": found.name,
-            "created_at": found.created_at.isoformat(" ", "seconds"),
+            "created_at": local_time(found.created_at).isoformat(" ", "seconds"),
             "created_by": found.created_by,
-            "last_used_at": "-" if found.last_used is None else found.last_used.isoformat(" ", "seconds"),
+            "last_used_at": "-"
+            if found.last_used_at is None
+            else local_time(found.last_used_at).isoformat(" ", "seconds"),
         }
-        for found in (secret.info() for secret in Secret.objects.list(environment_name=env or ""))
+        for found in listed(env)
     ]
     if as_json:
         print(jsonlib.dumps(rows, indent=2))
