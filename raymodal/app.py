@@ -766,6 +766,7 @@ class App:
         from raymodal.secret import resolver
 
         spec = self._spec()
+        services = [*spec.functions.values(), *(cls.service for cls in spec.classes.values())]
         handles = self._handles()
         plan = plan_app(
             spec,
@@ -773,7 +774,7 @@ class App:
             description=self._description or "",
             object_ids=ids,
             blobs={tag: _pickled(f) for tag, f in handles.items() if f.spec.by_value},
-            find_secret=resolver(),
+            find_secret=resolver(secret for one in services for secret in one.secrets),
             **_source(handles.values()),
         )
         self._warn_of_what_is_missing(spec)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -296,8 +296,15 @@ def listed(
     return _named().list(environment(environment_name), max_objects=max_objects, created_before=created_before)
 
 
-def resolver() -> Callable[[SecretSpec], SecretSpec]:
-    """`resolve` for one run: every named secret is looked up once, so that all functions see the same values."""
+def resolver(needed: Iterable[SecretSpec] = ()) -> Callable[[SecretSpec], SecretSpec]:
+    """`resolve` for one run: every named secret is looked up once, so that all functions see the same values.
+
+    Args:
+        needed: what the run will ask for.
+
+    Raises:
+        NotFoundError: some of what is needed is missing; says of each what to do.
+    """
     found: dict[tuple[str | None, str | None, tuple[str, ...]], SecretSpec] = {}
 
     def find(spec: SecretSpec) -> SecretSpec:
@@ -308,6 +315,15 @@ def resolver() -> Callable[[SecretSpec], SecretSpec]:
             found[key] = resolve(spec)
         return found[key]
 
+    missing: dict[str, None] = {}
+    for spec in needed:
+        if spec.kind == "named":
+            try:
+                find(spec)
+            except NotFoundError as error:
+                missing[str(error)] = None
+    if missing:
+        raise NotFoundError("\n".join(missing))
     return find
 
 

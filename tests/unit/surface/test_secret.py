@@ -221,6 +221,20 @@ class TestRuns:
         with app.run():
             pass
 
+    def test_all_that_is_missing(self, engine: FakeEngine) -> None:
+        """One error, with a line for each secret however many functions use it."""
+        Secret.objects.create("db", {"A": NEEDLE})
+        app = modal.App(secrets=[Secret.from_name("gone"), Secret.from_name("db", required_keys=["B"])])
+        app.function(secrets=[Secret.from_name("lost")])(plain)
+        app.function(name="other", serialized=True)(lambda: None)
+        with pytest.raises(NotFoundError) as caught, app.run():
+            raise AssertionError
+        assert [line.partition(".")[0] for line in str(caught.value).splitlines()] == [
+            "Secret 'gone' does not exist",
+            "Secret 'db' lacks 'B'; it has 'A'",
+            "Secret 'lost' does not exist",
+        ]
+
     def test_no_digest_of_values(self) -> None:
         """The pools of a function with further secrets are told apart by revisions: their names are shown."""
 
