@@ -17,7 +17,6 @@ DEPLOYED = (
 )
 WEB = "Web functions come with a later milestone. Way out: run the web framework's own server, and call functions with `.remote` from it"
 SANDBOX = "Sandboxes come with a later milestone. Way out: run the command with `subprocess` inside a function"
-VOLUME = "Volumes come with the storage milestone. Way out: a path that every node sees, passed as an argument"
 NFS = (
     "Modal deprecates network file systems, and raymodal does not carry them out. Way out: a path that every node sees"
 )

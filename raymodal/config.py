@@ -26,6 +26,7 @@ class Settings:
     address: str | None = None  # --address or RAYMODAL_ADDRESS
     ray_address: str | None = None  # RAY_ADDRESS
     home: Path = Path("~/.raymodal")
+    volumes: str | None = None  # folder of the volumes' files, such as one on a file system that all nodes share
     tmpdir: str | None = None  # where the Ray that raymodal starts keeps its sockets and logs
     gpu: str | None = None  # "ignore": functions that ask for a GPU run without one
     strict: bool = False  # exactly modal 1.6.4's errors for old names
@@ -50,6 +51,11 @@ class Settings:
     linger_s: float = 1.0  # how long an idle lease is kept, so that back-to-back calls are one hop
     lease_ttl_s: float = 10.0
     max_losses: int = 3  # reruns of an input that is alone in the container it is lost with
+
+    @property
+    def volumes_root(self) -> Path:
+        """Where the files of volumes are, each in the folder of its id."""
+        return self.home / "volumes" if self.volumes is None else Path(self.volumes).expanduser().absolute()
 
 
 _AT_LEAST_ONE = ("max_outstanding", "max_pending", "max_total", "max_spawned")

@@ -29,12 +29,14 @@ class SecretSpec(BaseModel):
 
 
 class VolumeSpec(BaseModel):
-    """A volume at a path."""
+    """A volume at a path, by its id or its name. `folder` is where its files are, filled in when an app is loaded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mount_path: str
     name: str | None
+    volume_id: str | None = None
+    folder: str | None = None
     environment_name: str | None = None
     create_if_missing: bool = False
     version: int | None = None

@@ -28,6 +28,21 @@ secrets = Table(
     sqlite_autoincrement=True,
 )
 
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("serial", Integer, primary_key=True),
+    Column("object_id", String, nullable=False, unique=True),  # also the name of its folder
+    Column("environment", String, nullable=False),
+    Column("name", String),  # none: ephemeral
+    Column("version", Integer),  # none: not said
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String),
+    Column("expires_at", Float),  # of one that is ephemeral, unless its owner says that it still needs it
+    UniqueConstraint("environment", "name"),
+    sqlite_autoincrement=True,
+)
+
 
 def _first(connection: Connection) -> None:
     connection.exec_driver_sql(
@@ -37,4 +52,12 @@ def _first(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+def _volumes(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "CREATE TABLE volumes (serial INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, object_id VARCHAR NOT NULL UNIQUE,"
+        " environment VARCHAR NOT NULL, name VARCHAR, version INTEGER, created_at FLOAT NOT NULL, created_by VARCHAR,"
+        " expires_at FLOAT, UNIQUE (environment, name))"
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _volumes)

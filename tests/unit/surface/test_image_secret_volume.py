@@ -193,23 +193,6 @@ class TestVolume:
         with pytest.raises(InvalidError):
             volume.with_mount_options(read_only=True).read_only()
 
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda v: v.commit(),
-            lambda v: v.reload(),
-            lambda v: v.listdir("/"),
-            lambda v: v.hydrate(),
-            lambda v: modal.Volume.ephemeral(),
-            lambda v: modal.Volume.objects.create("x"),
-            lambda v: v.read_file.aio("x"),
-        ],
-    )
-    def test_later(self, call: Any) -> None:
-        """The file API says that it comes later."""
-        with pytest.raises(UnimplementedError, match="storage milestone"):
-            call(modal.Volume.from_name("v"))
-
     def test_network_file_system(self) -> None:
         """Deprecated in Modal too."""
         with pytest.warns(DeprecationError, match="Volume"):
