@@ -31,6 +31,7 @@ COMMANDS = {
     "app": ("raymodal.cli.app", "List apps that run here; say why a function has as many containers as it has."),
     "function": ("raymodal.cli.function", "Read and change how a function of a running app scales."),
     "secret": ("raymodal.cli.secret", "Keep named secrets, encrypted, for Secret.from_name."),
+    "volume": ("raymodal.cli.volume", "Keep volumes, and read and write their files."),
     "cluster": ("raymodal.cli.cluster", "Keep a Ray on this machine between runs, end it, look at it."),
     "bench": ("raymodal.cli.bench", "Measure this machine or cluster."),
 }
@@ -38,7 +39,7 @@ COMMANDS = {
 NOT_YET = (
     "billing", "changelog", "config", "container", "curl", "dashboard", "deploy", "dict", "endpoint",
     "environment", "image", "nfs", "profile", "queue", "serve", "server", "setup", "shell",
-    "skills", "token", "volume", "workspace",
+    "skills", "token", "workspace",
 )  # fmt: skip
 
 INTERRUPTED = 130

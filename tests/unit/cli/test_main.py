@@ -48,7 +48,7 @@ def test_version(cli: Cli) -> None:
     assert (done.code, done.out.split()[0]) == (0, "raymodal")
 
 
-@pytest.mark.parametrize("command", ["deploy", "serve", "shell", "volume", "queue"])
+@pytest.mark.parametrize("command", ["deploy", "serve", "shell", "dict", "queue"])
 def test_commands_to_come_say_so(cli: Cli, command: str) -> None:
     """Not 'no such command', and no traceback."""
     done = cli(command, "x.py", "--whatever")
