@@ -11,8 +11,8 @@ import warnings
 from raymodal.exception import DeprecationError
 
 WARNINGS: dict[str, str] = {
-    "volumes": "Volumes are not mounted yet: the path is an ordinary folder of the node, seen by that node only and kept "
-    "there. Way out: put shared files on a path that every node sees, and pass the path as an argument.",
+    "volumes": "On the local engine containers are threads of one process, which sees the machine's own files: volumes are not "
+    "mounted. Way out: `--engine ray`, or the volume's own methods.",
     "cloud_bucket_mount": "Bucket mounts are not carried out yet: the path is an ordinary folder of the node. Way out: read and "
     "write the bucket with its own client inside the function.",
     "network_file_systems": "Network file systems are not mounted, and Modal deprecates them too. Way out: put shared files on a "

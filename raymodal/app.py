@@ -764,8 +764,9 @@ class App:
 
     def _plan(self, app_id: str, ids: Mapping[str, str]) -> AppPlan:
         from raymodal.secret import resolver
+        from raymodal.volume import with_folders
 
-        spec = self._spec()
+        spec = with_folders(self._spec())
         services = [*spec.functions.values(), *(cls.service for cls in spec.classes.values())]
         handles = self._handles()
         plan = plan_app(
@@ -971,7 +972,6 @@ def warn_of_what_is_missing(specs: Collection[FunctionSpec], servers: Collection
 def not_carried_out(spec: FunctionSpec) -> Iterator[str]:
     """Keys of `WARNINGS` for what this function asks for in vain."""
     for key, asked in (
-        ("volumes", spec.volumes),
         ("cloud_bucket_mount", spec.buckets),
         ("network_file_systems", spec.network_file_systems),
         ("proxy", spec.proxy),

@@ -869,6 +869,10 @@ def checked_changes(spec: FunctionSpec, changes: Mapping[str, Any]) -> dict[str,
     check_resources(changed)
     if "secrets" in found:
         found["secrets"] = literal_secrets(changed.secrets, resolve)
+    if found.get("volumes"):
+        from raymodal.volume import resolve as resolve_volumes
+
+        found["volumes"] = resolve_volumes(changed)
     if here() is None:
         warn_of_what_is_missing([changed], stacklevel=7)
     return found

@@ -9,12 +9,13 @@ from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 from raymodal._dual import dual, dual_context, dual_context_function, dual_function, dual_stream, dual_stream_ahead
 from raymodal._names import check_name
 from raymodal._old import lookup_by_name
 from raymodal._stored import environment, local_time, seconds_since_epoch
+from raymodal.container import mounts
 from raymodal.container.context import here
 from raymodal.exception import InvalidError, NotFoundError
 from raymodal.object import Object, new_id
@@ -26,6 +27,8 @@ from raymodal.types import VolumeInfo as VolumeInfo
 
 if TYPE_CHECKING:
     from raymodal.client import Client
+    from raymodal.spec.app import AppSpec
+    from raymodal.spec.function import FunctionSpec
     from raymodal.state.volumes import Facts, NamedVolumes
     from raymodal.storage.folder import Entry, Folder, Upload
 
@@ -293,7 +296,7 @@ class Volume(Object):
         volume._version = version
         return volume
 
-    def _learn(self, facts: Facts) -> None:
+    def _learn(self, facts: Facts | Known) -> None:
         self._object_id, self._name, self._version = facts.object_id, facts.name, facts.version
 
     def _representation(self) -> str:
@@ -555,7 +558,65 @@ class Volume(Object):
 # ------------------------------------------------------------------------------------------------------------- details
 
 
-def find(spec: VolumeSpec) -> Facts:
+class Known(NamedTuple):
+    """What a container knows of a volume that it has mounted."""
+
+    object_id: str
+    name: str | None
+    version: int | None
+
+
+def with_folders(app: AppSpec) -> AppSpec:
+    """An app whose volumes are found: with ids, and folders.
+
+    Raises:
+        NotFoundError: one does not exist.
+        InvalidError: a function has the same one at two paths.
+    """
+    found: dict[VolumeSpec, VolumeSpec] = {}
+
+    def placed(function: FunctionSpec) -> FunctionSpec:
+        return function.model_copy(update={"volumes": resolve(function, found)}) if function.volumes else function
+
+    functions = {tag: placed(function) for tag, function in app.functions.items()}
+    classes = {
+        tag: cls.model_copy(update={"service": placed(cls.service)}) if cls.service.volumes else cls
+        for tag, cls in app.classes.items()
+    }
+    return app.model_copy(update={"functions": functions, "classes": classes})
+
+
+def resolve(function: FunctionSpec, found: dict[VolumeSpec, VolumeSpec] | None = None) -> tuple[VolumeSpec, ...]:
+    """A function's volumes, with ids and folders.
+
+    Args:
+        function: what was declared.
+        found: those of other functions; each is looked up once.
+
+    Raises:
+        NotFoundError: one does not exist.
+        InvalidError: the same one is at two paths.
+    """
+    found = {} if found is None else found
+    placed = []
+    paths: dict[str | None, str] = {}
+    for volume in function.volumes:
+        if volume not in found:
+            facts = find(volume)
+            changes = {"volume_id": facts.object_id, "name": facts.name, "version": facts.version}
+            folder = folder_of(facts.object_id).path
+            found[volume] = volume.model_copy(update={**changes, "folder": str(folder)})
+        one = found[volume]
+        if one.volume_id in paths:
+            raise InvalidError(
+                f"Function {function.tag!r} has the same Volume at {paths[one.volume_id]!r} and {one.mount_path!r}; once is enough"
+            )
+        paths[one.volume_id] = one.mount_path
+        placed.append(one)
+    return tuple(placed)
+
+
+def find(spec: VolumeSpec) -> Facts | Known:
     """The volume that is meant; made if that was asked for.
 
     Raises:
@@ -563,6 +624,9 @@ def find(spec: VolumeSpec) -> Facts:
         InvalidError: it has another version.
     """
     _check_version(spec.version)
+    mounted = mounts.known(spec.volume_id, spec.name, spec.environment_name)
+    if mounted is not None and mounted.volume_id is not None:
+        return Known(mounted.volume_id, mounted.name, mounted.version)
     volumes = _volumes()
     if spec.volume_id is not None:
         return volumes.facts(spec.volume_id)
@@ -581,6 +645,9 @@ def folder_of(object_id: str) -> Folder:
     from raymodal.config import settings
     from raymodal.storage.folder import Folder
 
+    mounted = mounts.known(object_id)
+    if mounted is not None and mounted.folder is not None:
+        return Folder(Path(mounted.folder).parent, object_id)
     return Folder(settings().volumes_root, object_id)
 
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymodal import wire
+from raymodal.container import mounts
 from raymodal.container.context import CurrentInput, current_input, here
 from raymodal.container.runtime import (
     CANCEL_TEXT,
@@ -220,6 +221,7 @@ class SharedRuntime(Runtime):
 
     def enter(self) -> None:
         self._context = copy_context()  # the local engine says by it which container this is
+        mounts.allow_threads()
         context = here()
         if context is not None:
             context.lanes = self.set_lanes
@@ -233,7 +235,7 @@ class SharedRuntime(Runtime):
                 self._loop_thread = threading.Thread(
                     target=self._turn_loop, args=(self._loop,), name="raymodal-loop", daemon=True
                 )
-                self._loop_thread.start()
+                mounts.start_inside(self._loop_thread)
             return self._loop
 
     def _turn_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -1067,7 +1069,7 @@ class _Threads:
             else:
                 is_new = True
         if is_new:
-            threading.Thread(target=self._main, args=(work,), name="raymodal-input", daemon=True).start()
+            mounts.start_inside(threading.Thread(target=self._main, args=(work,), name="raymodal-input", daemon=True))
         else:
             self._queue.put(work)
 

@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from raymodal.container import mounts
 from raymodal.container.context import context_for, set_current
 from raymodal.container.kinds import runtime_for
 from raymodal.container.loader import free_threads, prepare_process
@@ -68,6 +69,7 @@ def take(plan: ContainerPlan) -> None:
     plan = replace(plan, hide_gpus=True)
     free_threads(plan)
     prepare_process(plan)
+    mounts.mount(plan.spec.volumes)
     later = _Later()
     set_current(context_for(plan, later))
     set_engine(later)

@@ -319,6 +319,7 @@ class LocalEngine:
         warn_of_engine("enable_memory_snapshot", snapshots)
         single_use = [tag for tag, f in plan.functions.items() if f.spec.single_use_containers]
         warn_of_engine("single_use_containers", single_use)
+        warn_of_engine("volumes", [tag for tag, f in plan.functions.items() if f.spec.volumes])
         warn_of_engine("environment", [tag for tag, f in plan.functions.items() if spec_env(f.spec)])
         now = settings()
         options = ClientOptions(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from raymodal.container import snapshot
+from raymodal.container import mounts, snapshot
 from raymodal.container.context import context_for, set_current
 from raymodal.container.kinds import runtime_for
 from raymodal.container.loader import elsewhere, free_threads, prepare_process
@@ -157,7 +157,7 @@ class Container:
         threading.Thread(target=self._listen, name="raymodal-control", daemon=True).start()
         self._runtime.when_imported = gc.enable
         try:
-            failure = self._runtime.boot()
+            failure = mounts.failure_of(plan) or self._runtime.boot()
         finally:
             gc.enable()
             sys.stdout.flush()
@@ -201,6 +201,7 @@ class Container:
         """Drain, run the exit hooks, get ready to end; the controller ends the process afterwards."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._runtime.finish(reason)
+        mounts.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         end_output(self._plan.container_id)

@@ -42,7 +42,6 @@ def run(app: modal.App) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "params"),
     [
-        ("volumes", {"volumes": {"/v": modal.Volume.from_name("v")}}),
         ("cloud_bucket_mount", {"volumes": {"/b": modal.CloudBucketMount("b")}}),
         ("proxy", {"proxy": modal.Proxy.from_name("p")}),
         ("region", {"region": "eu"}),
@@ -124,12 +123,12 @@ def test_servers(engine: FakeEngine) -> None:
 def test_classes(engine: FakeEngine) -> None:
     """What a class asks for in vain is named like a function's, its methods' decorators included."""
     app = modal.App("x")
-    app.cls(volumes={"/v": modal.Volume.from_name("v")})(
+    app.cls(volumes={"/v": modal.CloudBucketMount("b")})(
         modal.concurrent(max_inputs=2)(made(m=modal.fastapi_endpoint()(lambda self, x: x)))
     )
     said = run(app)
 
-    assert [_warn.WARNINGS[key] in text for key, text in zip(("volumes", "web"), said, strict=True)]
+    assert [_warn.WARNINGS[key] in text for key, text in zip(("cloud_bucket_mount", "web"), said, strict=True)]
     assert ["'C.*'" in said[0], "'C.m'" in said[1]] == [True] * 2
 
 

@@ -20,10 +20,12 @@ import pickle
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from raymodal.container import mounts
 from raymodal.plan.pool import ContainerPlan
 
 VARIABLE = "RAYMODAL_SNAPSHOT"
@@ -205,6 +207,20 @@ def end(session_dir: str, app_id: str) -> None:
             pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid == os.geteuid():
                 os.kill(pid, 9)
+                _wait_for_end(pid)
+                mounts.sweep()  # it may have been the last that had a volume
+
+
+def _wait_for_end(pid: int) -> None:
+    """For a moment; it is no child of this process."""
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        try:
+            if _field(f"/proc/{pid}/status", "State:") == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.005)
 
 
 def _memory_of(pid: int) -> int:
