@@ -299,7 +299,14 @@ def _make_parents(path: str) -> list[str]:
 
 
 def _note(path: str, made: list[str]) -> None:
-    _lock_file(path).write_text(json.dumps({"path": path, "made": made}))
+    file = _lock_file(path)
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # A folder above that could not be removed before: another path was below it.
+        left = [one for one in _noted(fd)[1] if one not in made and os.path.lexists(one)]
+    finally:
+        os.close(fd)
+    file.write_text(json.dumps({"path": path, "made": [*left, *made]}))
 
 
 def _noted(fd: int) -> tuple[str, list[str]]:
@@ -316,13 +323,20 @@ def _remove_made(path: str, fd: int) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return  # others have it
+        left = []
         for one in reversed(_noted(fd)[1]):
             try:
                 (os.unlink if os.path.islink(one) else os.rmdir)(one)
             except OSError as error:
                 if error.errno == errno.EBUSY:  # something is mounted there, in this process' view
                     return
-        os.truncate(_lock_file(path), 0)
+                if error.errno == errno.ENOTEMPTY:  # another path is below it: `sweep` of whoever has that removes both
+                    left.insert(0, one)
+        if left:
+            _lock_file(path).write_text(json.dumps({"path": path, "made": left}))
+        else:
+            os.truncate(_lock_file(path), 0)
+        fcntl.flock(fd, fcntl.LOCK_UN)  # before the next one looks, so that it finds nobody here
 
 
 _libc: Any = None

@@ -92,6 +92,16 @@ class Other:
 
 @needs_privileges
 class TestMounts:
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_two_below_a_folder_that_was_made_too(self, folder: Path, tmp_path: Path, first: int) -> None:
+        """Whichever container ends first: nothing is left of either, nor of what is above them."""
+        others = [Other(spec(folder, tmp_path / "a" / "b" / name)) for name in ("one", "two")]
+
+        others.pop(first).end()
+        assert os.path.exists(tmp_path / "a" / "b")
+        others.pop().end()
+        assert not os.path.exists(tmp_path / "a")
+
     def test_only_there(self, folder: Path, tmp_path: Path) -> None:
         """The container sees the volume, the node an empty folder, and nothing afterwards."""
         path = tmp_path / "a" / "b"
