@@ -323,7 +323,7 @@ def _remove_made(path: str, fd: int) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return  # others have it
-        left = []
+        left: list[str] = []
         for one in reversed(_noted(fd)[1]):
             try:
                 (os.unlink if os.path.islink(one) else os.rmdir)(one)
