@@ -549,7 +549,9 @@ class ControllerService:
         now, figures = self._now(), await self.stats(tag)
         return {
             "function": tag,
-            "because": explain(pool.decision, figures["demand"], pool.rules) if pool.decision else "no inputs",
+            "because": explain(pool.decision, figures["demand"], pool.decided_by or pool.rules)
+            if pool.decision
+            else "no inputs",
             "rules": {**await self.rules(tag), "target_inputs": pool.rules.target_inputs},
             "now": figures,
             "startup": {"typical_s": pool.startup.typical, "late_s": pool.startup.late},

@@ -396,7 +396,7 @@ class Fleet:
             pool.decisions.append(
                 Decided(now, decision, rules, load.demand, load.starting, load.busy, len(load.idle_since))
             )
-        pool.decision = decision
+        pool.decision, pool.decided_by = decision, rules
         if decision.again_at is not None:
             timers.append(decision.again_at)
         if decision.target > load.containers:

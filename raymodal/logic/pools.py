@@ -170,6 +170,7 @@ class Pool:
     failed_starts: int = 0
     retry_at: float = -math.inf
     decision: Decision | None = None
+    decided_by: Rules | None = None  # `rules`, or what its scaling policy has made of them
     decisions: deque[Decided] = field(default_factory=lambda: deque(maxlen=32))
     starved_since: float | None = None
     startup: StartupTime = field(default_factory=StartupTime)

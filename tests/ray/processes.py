@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,3 +178,35 @@ def _command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
     except OSError:
         return "?"
+
+
+@contextlib.contextmanager
+def ray_start(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start --block` in a session of its own; `ray stop` would end every Ray of this machine."""
+    ray = os.path.join(os.path.dirname(sys.executable), "ray")
+    process = subprocess.Popen(
+        [ray, "start", "--block", "--disable-usage-stats", *arguments],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
+
+
+def listens(address: str) -> bool:
+    """Somebody takes connections at `host:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False

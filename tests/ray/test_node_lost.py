@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.ray.processes import wait_until
+from tests.ray.processes import listens, ray_start, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -54,36 +52,6 @@ ENVIRONMENT = {
 }
 
 
-@contextlib.contextmanager
-def ray_start(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    ray = os.path.join(os.path.dirname(sys.executable), "ray")
-    process = subprocess.Popen(
-        [ray, "start", "--block", "--disable-usage-stats", *arguments],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
-
-
-def listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
 def test_a_node_is_lost_with_half_of_the_containers(tmp_path: Path) -> None:
     """Every input has its outcome, the lost ones from another container; the pool goes on with what fits on the node that is left."""
     from ray.util import get_node_ip_address
@@ -99,9 +67,9 @@ def test_a_node_is_lost_with_half_of_the_containers(tmp_path: Path) -> None:
     def nodes() -> set[str]:
         return {line.split()[0] for line in log.read_text().splitlines()}
 
-    with ray_start("--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"):
+    with ray_start("--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", env=ENVIRONMENT):
         wait_until(lambda: listens(address), within_s=60)
-        with ray_start(f"--address={address}", "--num-cpus=2") as other:
+        with ray_start(f"--address={address}", "--num-cpus=2", env=ENVIRONMENT) as other:
             with open(printed, "w") as out:
                 running = subprocess.Popen(
                     [sys.executable, str(program)],

@@ -929,6 +929,7 @@ def test_a_function_whose_inputs_come_by_the_clock_is_ready_for_them() -> None:
     one.foresee()
     world = World(one)
     found: list[bool] = []
+    expected: set[int] = set()
     for _ in range(20):
         found.append(bool(world.containers("f", Status.READY)))
         world.demand("a", "f", 1)
@@ -939,11 +940,14 @@ def test_a_function_whose_inputs_come_by_the_clock_is_ready_for_them() -> None:
         while world.now < ends:
             at = world.fleet.again_at
             world.wait(max(0.0, min(ends, at or ends) - world.now))
+            if one.decision is not None and one.decision.limited_by == "expected" and one.decided_by is not None:
+                expected.add(one.decided_by.min_containers)
             world.all_ready()
             world.all_drained()
 
     assert found[:5] == [False] * 5
     assert all(found[6:]), "five idle times teach it"
+    assert expected == {1}, "what the decision was made from, for people"
     assert one.decisions[-2].decision.limited_by == "expected" or one.decisions[-1].decision.limited_by == "expected"
 
 
